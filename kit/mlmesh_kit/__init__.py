@@ -1,0 +1,1 @@
+"""What every mlmesh service shares."""

@@ -1,0 +1,1 @@
+"""The command mlmesh: CLI, local supervisor, renderers."""

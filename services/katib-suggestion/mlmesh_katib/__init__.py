@@ -1,0 +1,1 @@
+"""Katib: suggestions, experiments and trials."""

@@ -1,0 +1,1 @@
+"""ML Metadata's store and the lineage questions."""

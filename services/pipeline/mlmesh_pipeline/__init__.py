@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines v2: API, IR and a local engine."""

@@ -1,0 +1,1 @@
+"""Profiles, contributors and the access check."""
