@@ -1,0 +1,268 @@
+"""The one interceptor: what surrounds every RPC of every service.
+
+In order: decode the request, name the caller, check access, run the handler (on the loop or in a thread), map what it
+raises to a status, count, trace and log. Handlers hold none of this.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from opentelemetry import trace
+from opentelemetry.trace import Tracer
+
+from mlmesh_kit.access import (
+    IN_DOMAIN,
+    Access,
+    AccessChecker,
+    AccessRule,
+    namespace_of,
+    set_checker,
+)
+from mlmesh_kit.config import ServiceSettings
+from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError, Unauthenticated, Unimplemented, to_status
+from mlmesh_kit.identity import USER_HEADER, Caller, set_caller
+from mlmesh_kit.telemetry import RPC_IN_FLIGHT, RPC_SECONDS, RPC_TOTAL, start_server_span
+
+logger = logging.getLogger(__name__)
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_MAX_MESSAGE_LENGTH = 4096  # of an error: it travels in an HTTP/2 trailer
+
+
+def caller_of(user: str | None, settings: ServiceSettings) -> Caller:
+    """Names the caller from the ingress's header; without one, on loopback, it is the local user."""
+    if user is None and is_loopback(settings.host):
+        user = settings.local_user
+    return Caller(user or "", settings.default_namespace)
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether `host` can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.startswith("unix:")
+
+
+def escaped(error: Exception) -> Internal:
+    """Stands in for an exception that nobody meant for the client; the log has the whole of it."""
+    span = trace.get_current_span().get_span_context()
+    logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    return Internal(f"internal error (trace {span.trace_id:032x})" if span.is_valid else "internal error")
+
+
+class Surroundings:
+    """What an RPC and an HTTP request have in common: caller, access, trace, metrics, errors.
+
+    Args:
+        settings: Of the service.
+        checker: Decides about access.
+        tracer: Makes the spans.
+        loop: The server's event loop.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, checker: AccessChecker, tracer: Tracer, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.settings = settings
+        self._checker = checker
+        self._tracer = tracer
+        self._loop = loop
+
+    async def admit(self, rule: AccessRule, user: str | None, request: Any) -> None:
+        """Sets the caller of this context and checks that they may.
+
+        Raises:
+            Unauthenticated, PermissionDenied, Unavailable: see `AccessChecker.check`.
+        """
+        caller = caller_of(user, self.settings)
+        set_caller(caller)
+        set_checker(self._checker, self._loop)
+        if not isinstance(rule, Access):
+            return
+        if rule.namespace is IN_DOMAIN:
+            if not caller.user:
+                raise Unauthenticated(f"no user: the ingress sets the header {USER_HEADER}")
+            return
+        wanted = namespace_of(rule, request)
+        decided = await self._checker.check(caller, rule.verb, rule.resource, wanted)
+        if not wanted and decided != caller.default_namespace:
+            set_caller(Caller(caller.user, decided))
+
+    @contextmanager
+    def observed(self, method: str, headers: list[tuple[str, str]]) -> Iterator[list[str]]:
+        """Times, counts and traces the block; the block puts the code it ended with into the list given."""
+        outcome = ["OK"]
+        started = time.perf_counter()
+        RPC_IN_FLIGHT.inc()
+        span = start_server_span(self._tracer, method, headers)
+        try:
+            with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+                yield outcome
+        finally:
+            RPC_IN_FLIGHT.dec()
+            RPC_SECONDS.labels(method).observe(time.perf_counter() - started)
+            RPC_TOTAL.labels(method, outcome[0]).inc()
+
+
+class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every handler once, then serves the wrapped one.
+
+    Args:
+        surroundings: Shared with the HTTP routes.
+        rules: Full method name (`/package.Service/Method`) → access rule. A method that is not there is not ours
+            (health, reflection) and passes untouched.
+        pool: Where plain (not async) handlers run.
+    """
+
+    def __init__(self, surroundings: Surroundings, rules: Mapping[str, AccessRule], pool: Executor) -> None:
+        self._around = surroundings
+        self._rules = rules
+        self._pool = pool
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Called by grpc for each RPC."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        rule = self._rules.get(method)
+        if handler is None or rule is None:
+            return handler
+        wrapped = self._wrap(method, handler, rule)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any, rule: AccessRule) -> Any:
+        decode = _decoder(handler.request_deserializer)
+        serialize = handler.response_serializer
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(method, handler.stream_stream, rule, decode, request_streaming=True), None, serialize
+            )
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(method, handler.unary_stream, rule, decode, request_streaming=False), None, serialize
+            )
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._unary(method, handler.stream_unary, rule, decode, request_streaming=True), None, serialize
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary, rule, decode, request_streaming=False), None, serialize
+        )
+
+    def _unary(
+        self,
+        method: str,
+        behavior: Callable[..., Any],
+        rule: AccessRule,
+        decode: Callable[[Any], Any],
+        *,
+        request_streaming: bool,
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        is_async = inspect.iscoroutinefunction(behavior)
+
+        async def handle(raw: Any, context: Any) -> Any:
+            user, headers = _headers(context)
+            with self._around.observed(method, headers) as outcome:
+                try:
+                    request = _decoded(raw, decode) if request_streaming else decode(raw)
+                    await self._around.admit(rule, user, None if request_streaming else request)
+                    if is_async:
+                        return await behavior(request, context)
+                    run = contextvars.copy_context().run
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, run, behavior, request, context)
+                except Exception as error:
+                    failure = _failure(error)
+                    outcome[0] = failure.code.name
+            return await _abort(context, failure)
+
+        return handle
+
+    def _streaming(
+        self,
+        method: str,
+        behavior: Callable[..., Any],
+        rule: AccessRule,
+        decode: Callable[[Any], Any],
+        *,
+        request_streaming: bool,
+    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def handle(raw: Any, context: Any) -> AsyncIterator[Any]:
+            user, headers = _headers(context)
+            failure: ServiceError | None = None
+            with self._around.observed(method, headers) as outcome:
+                try:
+                    request = _decoded(raw, decode) if request_streaming else decode(raw)
+                    await self._around.admit(rule, user, None if request_streaming else request)
+                    answers = behavior(request, context)
+                    if inspect.isawaitable(answers):  # a base class's UNIMPLEMENTED
+                        answers = await answers
+                    async for answer in answers:
+                        yield answer
+                except Exception as error:
+                    failure = _failure(error)
+                    outcome[0] = failure.code.name
+            if failure is not None:
+                await _abort(context, failure)
+
+        return handle
+
+
+def _headers(context: Any) -> tuple[str | None, list[tuple[str, str]]]:
+    user = None
+    headers = []
+    for key, value in context.invocation_metadata() or ():
+        if key == USER_HEADER:
+            user = value
+        elif key in {"traceparent", "tracestate"}:
+            headers.append((key, value))
+    return user, headers
+
+
+def _decoder(deserialize: Callable[[bytes], Any] | None) -> Callable[[Any], Any]:
+    if deserialize is None:
+        return lambda raw: raw
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return deserialize(raw)
+        except (DecodeError, ValueError, RecursionError) as error:
+            raise InvalidArgument("the request is not a valid message of its type") from error
+
+    return decode
+
+
+async def _decoded(stream: AsyncIterator[Any], decode: Callable[[Any], Any]) -> AsyncIterator[Any]:
+    async for raw in stream:
+        yield decode(raw)
+
+
+def _failure(error: Exception) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, NotImplementedError):  # what generated base classes raise
+        return Unimplemented("this RPC is not served yet")
+    return escaped(error)
+
+
+async def _abort(context: Any, error: ServiceError) -> None:
+    status = to_status(error)
+    status.message = status.message[:_MAX_MESSAGE_LENGTH]
+    trailers: tuple[tuple[str, bytes], ...] = ()
+    if error.details and status.ByteSize() <= _MAX_MESSAGE_LENGTH:
+        trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(error.code, status.message, trailers)

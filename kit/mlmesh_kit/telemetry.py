@@ -1,0 +1,58 @@
+"""Traces (OpenTelemetry) and metrics (Prometheus). Without an OTLP endpoint nothing is exported and little is paid."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from opentelemetry import trace
+from opentelemetry.propagate import extract
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, SpanKind, Tracer
+from prometheus_client import Counter, Gauge, Histogram
+
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+RPC_SECONDS = Histogram(
+    "mlmesh_rpc_duration_seconds",
+    "Time to answer an RPC or an HTTP request",
+    ["method"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
+RPC_TOTAL = Counter("mlmesh_rpc_total", "RPCs and HTTP requests answered", ["method", "code"])
+RPC_IN_FLIGHT = Gauge("mlmesh_rpc_in_flight", "RPCs and HTTP requests being served")
+
+
+def configure_tracing(service: str) -> Tracer:
+    """Sets the process's tracer up.
+
+    Spans are exported over OTLP/gRPC when `OTEL_EXPORTER_OTLP_ENDPOINT` is set. The share of new traces that is
+    recorded is `OTEL_TRACES_SAMPLER_ARG` (0..1; 1 when exporting, else 0: trace ids still cross every hop).
+    """
+    endpoint = os.environ.get(ENDPOINT_VARIABLE, "")
+    ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1" if endpoint else "0"))
+    resource = Resource.create({"service.name": f"mlmesh-{service}"})
+    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(ratio)))
+    if endpoint:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return trace.get_tracer("mlmesh")
+
+
+def start_server_span(tracer: Tracer, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span:
+    """Starts the span of a call that came in, as a child of the caller's where the metadata carry one (W3C)."""
+    carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
+    parent = extract(carrier) if carrier else None
+    return tracer.start_span(method.lstrip("/"), context=parent, kind=SpanKind.SERVER)
+
+
+def trace_headers() -> Mapping[str, str]:
+    """Gives the headers that carry the current trace to the next hop (also into task processes)."""
+    from opentelemetry.propagate import inject
+
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    return carrier
