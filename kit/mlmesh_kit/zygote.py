@@ -1,0 +1,288 @@
+"""The helper process that starts all others: small, single-threaded, with modules imported in advance.
+
+Run as `python -m mlmesh_kit.zygote SOCKET_FD MODULE...`. Messages are JSON with a length of 4 bytes before it. In:
+`{"id", "argv", "cwd", "env", "log", "memory", "warm"}`. Out: `{"id", "pid", "started"}`, then `{"id", "code", "signal",
+"cpu", "rss"}`; or `{"id", "error"}`. When the socket closes, the service is gone: every process group that still lives is
+killed. Nothing of the service is imported here: what is, every process carries.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import psutil
+
+_LENGTH = struct.Struct(">I")
+_PR_SET_PDEATHSIG = 1
+_NOT_STARTED = 127
+
+
+class Zygote:
+    """The loop: requests in, processes forked, their ends reported.
+
+    Args:
+        channel: The service's end is the other one.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._running: dict[int, int] = {}
+        self._buffer = b""
+
+    def serve(self) -> None:
+        """Serves until the service goes away."""
+        wake_in, wake_out = socket.socketpair()
+        for end in (wake_in, wake_out, self._channel):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake_in.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM):  # the service decides when we end, by closing the socket
+            signal.signal(number, signal.SIG_IGN)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            selector.register(wake_out, selectors.EVENT_READ)
+            self._close_in_child: list[Any] = [self._channel, wake_in, wake_out, selector]
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is wake_out:
+                        with contextlib.suppress(BlockingIOError):
+                            wake_out.recv(4096)
+                    elif not self._receive():
+                        return
+                self._reap()
+
+    def kill_all(self) -> None:
+        """Kills every process group that still lives."""
+        for pid in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _receive(self) -> bool:
+        try:
+            chunk = self._channel.recv(1 << 20)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not chunk:
+            return False
+        self._buffer += chunk
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if len(self._buffer) < _LENGTH.size + length:
+                break
+            message = json.loads(self._buffer[_LENGTH.size : _LENGTH.size + length])
+            self._buffer = self._buffer[_LENGTH.size + length :]
+            self._start(message)
+        return True
+
+    def _send(self, message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode()
+        self._channel.setblocking(True)
+        try:
+            self._channel.sendall(_LENGTH.pack(len(data)) + data)
+        except OSError:
+            return  # the service is gone; the next recv says so
+        finally:
+            self._channel.setblocking(False)
+
+    def _start(self, message: dict[str, Any]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send({"id": message["id"], "error": f"cannot start a process: {error.strerror}"})
+            return
+        if pid == 0:
+            self._become(message)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(pid, pid)  # the child does so too; whoever comes first
+        self._running[pid] = message["id"]
+        try:
+            started = psutil.Process(pid).create_time()
+        except psutil.Error:
+            started = 0.0
+        self._send({"id": message["id"], "pid": pid, "started": started})
+
+    def _reap(self) -> None:
+        while self._running:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # what it left behind
+            number = self._running.pop(pid, None)
+            if number is None:
+                continue
+            ended = os.waitstatus_to_exitcode(status)
+            rss_unit = 1 if sys.platform == "darwin" else 1024
+            self._send(
+                {
+                    "id": number,
+                    "code": ended if ended >= 0 else None,
+                    "signal": -ended if ended < 0 else None,
+                    "cpu": usage.ru_utime + usage.ru_stime,
+                    "rss": usage.ru_maxrss * rss_unit,
+                }
+            )
+
+    def _become(self, message: dict[str, Any]) -> NoReturn:
+        """In the child: turns into the command; never returns."""
+        code = _NOT_STARTED
+        try:
+            os.setpgid(0, 0)
+            _die_with_parent()
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+            for end in self._close_in_child:
+                end.close()
+            _redirect(message["log"])
+            os.chdir(message["cwd"])
+            os.environ.clear()
+            os.environ.update(message["env"])
+            if message["memory"]:
+                _limit_memory(message["memory"])
+            code = _run_python(message["argv"]) if message["warm"] else _exec(message["argv"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            with contextlib.suppress(BaseException):
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _redirect(log: str) -> None:
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)
+    os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _limit_memory(limit: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _exec(argv: list[str]) -> int:
+    try:
+        os.execvpe(argv[0], argv, os.environ)  # noqa: S606
+    except OSError as error:
+        print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 126 if isinstance(error, PermissionError) else _NOT_STARTED
+
+
+def _run_python(argv: list[str]) -> int:
+    """Does what `python` does with `-m`, `-c` or a script; gives the exit code."""
+    import atexit
+    import random
+
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+    extra = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [path for path in extra if path not in sys.path]
+    sys.modules.pop("__main__", None)
+    code = 0
+    try:
+        _run_main(argv)
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:
+        kind, value, trace = sys.exc_info()
+        frames = trace
+        while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+            frames = frames.tb_next
+        traceback.print_exception(kind, value, frames or trace)
+        code = 1
+    finally:
+        import threading
+
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]  # waits for threads as the interpreter does
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+    return code
+
+
+def _run_main(argv: list[str]) -> None:
+    kind = argv[1]
+    if kind == "-m":
+        sys.argv = [argv[2], *argv[3:]]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        import types
+
+        sys.argv = ["-c", *argv[3:]]
+        sys.path.insert(0, "")
+        main = types.ModuleType("__main__")
+        main.__dict__["__builtins__"] = __builtins__
+        sys.modules["__main__"] = main
+        exec(compile(argv[2], "<string>", "exec"), main.__dict__)  # noqa: S102
+    else:
+        sys.argv = argv[1:]
+        runpy.run_path(kind, run_name="__main__")
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or filename.startswith("<frozen runpy")
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def main() -> None:
+    """Imports the modules named and serves."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for name in sys.argv[2:]:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            print(f"zygote: cannot import {name}: {error}", file=sys.stderr)  # noqa: T201
+    gc.collect()
+    gc.freeze()
+    zygote = Zygote(channel)
+    try:
+        zygote.serve()
+    finally:
+        zygote.kill_all()
+        os._exit(0)  # not through atexit: what was imported may have registered anything
+
+
+if __name__ == "__main__":
+    main()
