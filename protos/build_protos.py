@@ -16,6 +16,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE / "mlmesh_protos"
+ERROR_DETAILS = ["google/rpc/error_details.proto", "google/rpc/status.proto"]
+"""In the descriptor set too: the transcoder drops the body of an error whose details it cannot name."""
 
 
 def proto_files(root: Path = HERE) -> list[str]:
@@ -61,8 +63,9 @@ def build(target: Path = PACKAGE) -> None:
             executable = _search_path(f"protoc-gen-{plugin}")
             if executable:
                 arguments += [f"--plugin=protoc-gen-{plugin}={executable}", f"--{plugin}_out=quiet:{out}"]
-        arguments += [f"--descriptor_set_out={out / 'descriptor_set.pb'}", "--include_imports"]
-        if protoc.main([*arguments, *files]) != 0:
+        described = ["protoc", *(f"-I{path}" for path in includes)]
+        described += [f"--descriptor_set_out={out / 'descriptor_set.pb'}", "--include_imports"]
+        if protoc.main([*arguments, *files]) != 0 or protoc.main([*described, *files, *ERROR_DETAILS]) != 0:
             raise SystemExit("protoc refused a .proto file (see above); mlmesh_protos is left as it was")
         for module in [*out.rglob("*.py"), *out.rglob("*.pyi")]:
             module.write_text(_relocate(module.read_text(), tops))
