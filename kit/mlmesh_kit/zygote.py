@@ -2,8 +2,8 @@
 
 Run as `python -m mlmesh_kit.zygote SOCKET_FD MODULE...`. Messages are JSON with a length of 4 bytes before it. In:
 `{"id", "argv", "cwd", "env", "log", "memory", "warm"}`. Out: `{"id", "pid", "started"}`, then `{"id", "code", "signal",
-"cpu", "rss"}`; or `{"id", "error"}`. When the socket closes, the service is gone: every process group that still lives is
-killed. Nothing of the service is imported here: what is, every process carries.
+"cpu", "rss"}`; or `{"id", "error"}`. When the socket closes, the service is gone: every process group that still lives
+is killed. Nothing of the service is imported here: what is, every process carries.
 """
 
 import contextlib

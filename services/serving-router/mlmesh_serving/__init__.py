@@ -1,1 +1,3 @@
 """Open Inference Protocol: preprocessor, predictor, postprocessor."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Between tensors and the wire: raw bytes, gRPC's typed contents, JSON."""

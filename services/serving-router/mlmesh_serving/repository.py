@@ -1,0 +1,228 @@
+"""The models that are served: loads what the store says, keeps the old revision until the new one is ready."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from mlmesh_kit.errors import NotFound, ServiceError, Unavailable
+
+from mlmesh_serving.chain import Chain, check_storage, load_chain
+from mlmesh_serving.manifest import InferenceServiceSpec, parse_manifest
+from mlmesh_serving.predictors import FORMATS
+from mlmesh_serving.storage import ModelStorage
+from mlmesh_serving.store import ServingStore, StoredService
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+class State(Enum):
+    """Of the newest revision."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    FAILED = "FAILED"
+    UNLOADED = "UNLOADED"
+
+
+@dataclass(slots=True)
+class Served:
+    """A model in memory.
+
+    Attributes:
+        stored: The newest revision.
+        state: Of the newest revision.
+        message: Why it failed.
+        since: When the state began, seconds since the epoch.
+        chain: The revision that answers; None: none does.
+        ready_revision: Its number, 0 for none.
+    """
+
+    stored: StoredService
+    state: State = State.LOADING
+    message: str = ""
+    since: float = field(default_factory=time.time)
+    chain: Chain | None = None
+    ready_revision: int = 0
+    loading: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+    def enter(self, state: State, message: str = "") -> None:
+        """Changes the state."""
+        self.state, self.message, self.since = state, message, time.time()
+
+
+class ModelRepository:
+    """All InferenceServices: what is asked for (in the store) and what is loaded (in memory).
+
+    Args:
+        store: Keeps them.
+        storage: Where models come from.
+        load: Loads a chain; blocks.
+    """
+
+    def __init__(
+        self,
+        store: ServingStore,
+        storage: ModelStorage,
+        load: Callable[[InferenceServiceSpec, ModelStorage], Chain] = load_chain,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._load = load
+        self._served: dict[Key, Served] = {}
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Loads what the store holds, in the background, and stops on leaving."""
+        for stored in await asyncio.to_thread(self._store.list):
+            self._begin(stored)
+        try:
+            yield
+        finally:
+            for served in self._served.values():
+                if served.loading is not None:
+                    served.loading.cancel()
+
+    def parse(self, manifest: Mapping[str, Any]) -> InferenceServiceSpec:
+        """Checks a manifest at the door.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: See `parse_manifest` and `ModelStorage.check`.
+        """
+        spec = parse_manifest(manifest, frozenset(FORMATS))
+        check_storage(spec, self._storage)
+        return spec
+
+    async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:
+        """Adds an InferenceService and begins to load it.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+        """
+        spec = self.parse(manifest)
+        async with self._lock:
+            return self._begin(await asyncio.to_thread(self._store.create, namespace, spec.name, manifest))
+
+    async def update(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> Served:
+        """Makes a new revision; the old one answers until the new one is ready.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        self.parse(manifest)
+        async with self._lock:
+            return self._begin(await asyncio.to_thread(self._store.update, namespace, name, manifest))
+
+    async def delete(self, namespace: str, name: str) -> None:
+        """Removes an InferenceService and unloads it.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        async with self._lock:
+            await asyncio.to_thread(self._store.delete, namespace, name)
+            served = self._served.pop((namespace, name), None)
+            if served is not None and served.loading is not None:
+                served.loading.cancel()
+
+    async def load(self, namespace: str, name: str) -> None:
+        """Loads the newest revision (again) and waits for it.
+
+        Raises:
+            NotFound: There is none of this name.
+            ServiceError: It cannot be loaded.
+        """
+        async with self._lock:
+            served = self._begin(await asyncio.to_thread(self._store.set_unloaded, namespace, name, False), again=True)
+        if served.loading is not None:
+            await asyncio.shield(served.loading)
+        if served.state is State.FAILED:
+            raise Unavailable(f"model {name!r} could not be loaded: {served.message}")
+
+    async def unload(self, namespace: str, name: str) -> None:
+        """Unloads a model; it stays unloaded until it is loaded or changed.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        async with self._lock:
+            stored = await asyncio.to_thread(self._store.set_unloaded, namespace, name, True)
+            self._begin(stored)
+
+    def get(self, namespace: str, name: str) -> Served:
+        """Gives what is known of a model.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        served = self._served.get((namespace, name))
+        if served is None:
+            raise NotFound(message=f"model {name!r} not found")
+        return served
+
+    def ready(self, namespace: str, name: str, version: str = "") -> tuple[Chain, int]:
+        """Gives the chain that answers, and the number of its revision.
+
+        Raises:
+            NotFound: There is no such model or version.
+            Unavailable: It is not loaded (yet).
+        """
+        served = self.get(namespace, name)
+        if served.chain is None:
+            reason = f": {served.message}" if served.message else ""
+            raise Unavailable(
+                f"model {name!r} is not ready ({served.state.value.lower()}{reason})", retry_after_seconds=1
+            )
+        if version and version != str(served.ready_revision):
+            raise NotFound(message=f"model {name!r} has no version {version!r}; {served.ready_revision} is served")
+        return served.chain, served.ready_revision
+
+    def list(self) -> list[Served]:
+        """Gives all models."""
+        return [self._served[key] for key in sorted(self._served)]
+
+    def all_ready(self) -> bool:
+        """Tells whether every model that should be loaded answers."""
+        return all(s.chain is not None or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
+
+    def _begin(self, stored: StoredService, *, again: bool = False) -> Served:
+        key = (stored.namespace, stored.name)
+        served = self._served.get(key)
+        if served is None:
+            served = self._served[key] = Served(stored)
+        elif not again and served.stored == stored and served.state is not State.FAILED:
+            return served
+        served.stored = stored
+        if served.loading is not None:
+            served.loading.cancel()
+            served.loading = None
+        if stored.unloaded:
+            served.chain, served.ready_revision = None, 0
+            served.enter(State.UNLOADED)
+            return served
+        served.enter(State.LOADING)
+        served.loading = asyncio.create_task(self._bring_up(served, stored), name=f"load {stored.name}")
+        return served
+
+    async def _bring_up(self, served: Served, stored: StoredService) -> None:
+        started = time.monotonic()
+        try:
+            spec = self.parse(stored.manifest)
+            chain = await asyncio.to_thread(self._load, spec, self._storage)
+        except ServiceError as error:
+            served.enter(State.FAILED, error.message)
+        except Exception:
+            logger.exception("loading %s failed", stored.name)
+            served.enter(State.FAILED, "an unexpected error; the service's log has it")
+        else:
+            served.chain, served.ready_revision = chain, stored.revision
+            served.enter(State.READY)
+            seconds = round(time.monotonic() - started, 3)
+            logger.info("loaded", extra={"model": stored.name, "revision": stored.revision, "seconds": seconds})

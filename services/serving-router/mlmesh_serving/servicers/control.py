@@ -1,0 +1,121 @@
+"""mlmesh.serving.v1.ServingService: InferenceServices."""
+
+from typing import Any
+
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.names import check_name, parse_resource
+from mlmesh_kit.paging import decode_page_token, encode_page_token
+from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
+from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2_grpc
+
+from mlmesh_serving.repository import ModelRepository, Served, State
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+_PATTERN = "namespaces/{namespace}/inferenceservices/{name}"
+
+
+class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
+    """Manages InferenceServices.
+
+    Args:
+        repository: Keeps and loads them.
+        default_namespace: Whose models go by their plain names.
+    """
+
+    def __init__(self, repository: ModelRepository, default_namespace: str) -> None:
+        self._repository = repository
+        self._default_namespace = default_namespace
+
+    async def CreateInferenceService(
+        self, request: pb.CreateInferenceServiceRequest, context: Any
+    ) -> pb.InferenceService:
+        namespace = _namespace(request.parent)
+        manifest = _manifest(request.manifest)
+        _check_namespace(manifest, namespace)
+        return self._proto(await self._repository.create(namespace, manifest))
+
+    async def GetInferenceService(self, request: pb.GetInferenceServiceRequest, context: Any) -> pb.InferenceService:
+        parts = parse_resource(request.name, _PATTERN)
+        return self._proto(self._repository.get(parts["namespace"], parts["name"]))
+
+    async def ListInferenceServices(
+        self, request: pb.ListInferenceServicesRequest, context: Any
+    ) -> pb.ListInferenceServicesResponse:
+        namespace = _namespace(request.parent)
+        if not 0 <= request.page_size <= MAX_PAGE:
+            raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
+        size = request.page_size or DEFAULT_PAGE
+        after = decode_page_token(request.page_token, namespace) or ""
+        mine = [s for s in self._repository.list() if s.stored.namespace == namespace and s.stored.name > after]
+        response = pb.ListInferenceServicesResponse(inference_services=[self._proto(s) for s in mine[:size]])
+        if len(mine) > size:
+            response.next_page_token = encode_page_token(mine[size - 1].stored.name, namespace)
+        return response
+
+    async def UpdateInferenceService(
+        self, request: pb.UpdateInferenceServiceRequest, context: Any
+    ) -> pb.InferenceService:
+        parts = parse_resource(request.name, _PATTERN)
+        manifest = _manifest(request.manifest)
+        _check_namespace(manifest, parts["namespace"])
+        given = (manifest.get("metadata") or {}).get("name")
+        if given != parts["name"]:
+            raise InvalidArgument(f"must be {parts['name']!r}, as in name", field="manifest.metadata.name")
+        return self._proto(await self._repository.update(parts["namespace"], parts["name"], manifest))
+
+    async def DeleteInferenceService(self, request: pb.DeleteInferenceServiceRequest, context: Any) -> empty_pb2.Empty:
+        parts = parse_resource(request.name, _PATTERN)
+        await self._repository.delete(parts["namespace"], parts["name"])
+        return empty_pb2.Empty()
+
+    def _proto(self, served: Served) -> pb.InferenceService:
+        stored = served.stored
+        plain = stored.namespace == self._default_namespace
+        model = stored.name if plain else f"{stored.namespace}.{stored.name}"
+        result = pb.InferenceService(
+            name=f"namespaces/{stored.namespace}/inferenceservices/{stored.name}",
+            status=pb.InferenceServiceStatus(
+                conditions=[_condition(kind, served) for kind in ("PredictorReady", "Ready")],
+                url=f"/v2/models/{model}",
+                latest_created_revision=stored.revision,
+                latest_ready_revision=served.ready_revision,
+                model_name=model,
+            ),
+        )
+        result.manifest.update(stored.manifest)
+        return result
+
+
+def _condition(kind: str, served: Served) -> pb.Condition:
+    status, reason = {
+        State.READY: ("True", "Loaded"),
+        State.LOADING: ("Unknown", "Loading"),
+        State.FAILED: ("False", "LoadFailed"),
+        State.UNLOADED: ("False", "Unloaded"),
+    }[served.state]
+    condition = pb.Condition(type=kind, status=status, reason=reason, message=served.message)
+    condition.last_transition_time.FromMicroseconds(int(served.since * 1e6))
+    return condition
+
+
+def _namespace(parent: str) -> str:
+    return check_name(parse_resource(parent, "namespaces/{namespace}", "parent")["namespace"], "parent")
+
+
+def _manifest(manifest: struct_pb2.Struct) -> dict[str, Any]:
+    if manifest.ByteSize() > MAX_MANIFEST_BYTES:
+        raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
+    found: dict[str, Any] = json_format.MessageToDict(manifest)
+    if not found:
+        raise InvalidArgument("must hold an InferenceService", field="manifest")
+    return found
+
+
+def _check_namespace(manifest: dict[str, Any], namespace: str) -> None:
+    metadata = manifest.get("metadata")
+    given = metadata.get("namespace") if isinstance(metadata, dict) else None
+    if given not in {None, "", namespace}:
+        raise InvalidArgument(f"must be {namespace!r}, as in the request", field="manifest.metadata.namespace")

@@ -1,0 +1,104 @@
+"""inference.GRPCInferenceService: the Open Inference Protocol by gRPC."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mlmesh_kit.access import arequire
+from mlmesh_kit.errors import InvalidArgument, NotFound, ServiceError
+from mlmesh_protos.inference import grpc_service_pb2 as oip
+from mlmesh_protos.inference import grpc_service_pb2_grpc
+
+from mlmesh_serving import __version__
+from mlmesh_serving.access import RESOURCE
+from mlmesh_serving.codecs.grpc import decode_request, encode_response
+from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
+from mlmesh_serving.repository import State
+
+
+class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The data plane's gRPC door.
+
+    Args:
+        dataplane: Answers.
+    """
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._plane = dataplane
+
+    async def ServerLive(self, request: Any, context: Any) -> oip.ServerLiveResponse:
+        return oip.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> oip.ServerReadyResponse:
+        return oip.ServerReadyResponse(ready=self._plane.is_server_ready())
+
+    async def ServerMetadata(self, request: Any, context: Any) -> oip.ServerMetadataResponse:
+        return oip.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
+
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Any) -> oip.ModelReadyResponse:
+        try:
+            return oip.ModelReadyResponse(ready=self._plane.is_ready(request.name, request.version))
+        except NotFound:  # to this question, "there is none" is the answer "no"
+            return oip.ModelReadyResponse(ready=False)
+
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
+        found = self._plane.metadata(request.name, request.version)
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        return oip.ModelMetadataResponse(
+            name=found.name,
+            versions=found.versions,
+            platform=found.platform,
+            inputs=[tensor(name=i.name, datatype=i.datatype, shape=i.shape) for i in found.inputs],
+            outputs=[tensor(name=o.name, datatype=o.datatype, shape=o.shape) for o in found.outputs],
+        )
+
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
+        tensors = decode_request(request, self._plane.limits)
+        wanted = [output.name for output in request.outputs]
+        answer = await self._plane.infer(request.model_name, request.model_version, tensors, wanted)
+        return encode_response(request, answer.version, answer.outputs)
+
+    async def ModelStreamInfer(
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Any
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        async for request in request_iterator:
+            try:
+                await arequire("infer", RESOURCE, split_model_name(request.model_name)[0])
+                answer = await self.ModelInfer(request, context)
+                yield oip.ModelStreamInferResponse(infer_response=answer)
+            except ServiceError as error:  # one bad request does not end the stream
+                failed = oip.ModelInferResponse(id=request.id, model_name=request.model_name)
+                yield oip.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
+
+    async def RepositoryIndex(self, request: oip.RepositoryIndexRequest, context: Any) -> oip.RepositoryIndexResponse:
+        _only_repository(request.repository_name)
+        response = oip.RepositoryIndexResponse()
+        for served in self._plane.index(ready_only=request.ready):
+            state = "READY" if served.chain is not None else "UNAVAILABLE"
+            response.models.add(
+                name=served.stored.name,
+                version=str(served.ready_revision or served.stored.revision),
+                state="LOADING" if served.state is State.LOADING and served.chain is None else state,
+                reason=served.message,
+            )
+        return response
+
+    async def RepositoryModelLoad(
+        self, request: oip.RepositoryModelLoadRequest, context: Any
+    ) -> oip.RepositoryModelLoadResponse:
+        _only_repository(request.repository_name)
+        if request.parameters:
+            raise InvalidArgument("are not known; a model is configured by its InferenceService", field="parameters")
+        await self._plane.load(request.model_name)
+        return oip.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: oip.RepositoryModelUnloadRequest, context: Any
+    ) -> oip.RepositoryModelUnloadResponse:
+        _only_repository(request.repository_name)
+        await self._plane.unload(request.model_name)
+        return oip.RepositoryModelUnloadResponse()
+
+
+def _only_repository(name: str) -> None:
+    if name:
+        raise InvalidArgument("must be empty: there is one repository", field="repository_name")
