@@ -50,7 +50,7 @@ lint: install protos ## Check style, types, imports, protos and rendered files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/buf lint protos
+	$(BIN)/python tools/check_protos.py
 	$(BIN)/mlmesh render --check
 
 format: install ## Put the code in its standard form

@@ -124,6 +124,10 @@ class RemoteReviewer:
         await self._channel.close(None)
 
 
+DENIAL_SECONDS = 0.5
+"""How long a refusal is remembered: enough to blunt a flood, too short to bother who was just given a role."""
+
+
 class AccessChecker:
     """Reviews with a short memory, so that a busy caller costs one question every few seconds.
 
@@ -159,7 +163,8 @@ class AccessChecker:
             self._known.pop(key, None)
             while len(self._known) >= self._max_entries:
                 self._known.pop(next(iter(self._known)))
-            self._known[key] = (now + self._cache_seconds, decision)
+            hold = self._cache_seconds if decision.allowed else min(self._cache_seconds, DENIAL_SECONDS)
+            self._known[key] = (now + hold, decision)
         else:
             decision = known[1]
         if not decision.allowed:

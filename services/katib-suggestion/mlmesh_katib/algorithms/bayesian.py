@@ -1,0 +1,139 @@
+"""Bayesian optimisation by scikit-optimize, under Katib's name, settings and defaults.
+
+J. Snoek, H. Larochelle, R. P. Adams, "Practical Bayesian Optimization of Machine Learning Algorithms", NIPS 2012; for
+the points that run meanwhile, the constant liar: D. Ginsbourger, R. Le Riche, L. Carraro, "Kriging Is Well-Suited to
+Parallelize Optimization" (2010).
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from mlmesh_katib.algorithms.base import Algorithm, Question, check_settings, generator, one_of, whole_number
+from mlmesh_katib.algorithms.random import draw
+from mlmesh_katib.space import Kind, Parameter, Space, Value
+
+_DEFAULTS = {"base_estimator": "GP", "n_initial_points": "10", "acq_func": "gp_hedge", "acq_optimizer": "auto"}
+_ESTIMATORS = ("GP", "RF", "ET", "GBRT")
+_ACQUISITIONS = ("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps")
+_OPTIMIZERS = ("auto", "sampling", "lbfgs")
+
+
+class BayesianOptimization(Algorithm):
+    """A surrogate model of the objective, refitted at each call."""
+
+    name = "bayesianoptimization"
+
+    def validate(self, question: Question) -> None:
+        """See Algorithm."""
+        settings = question.settings
+        check_settings(settings, (*_DEFAULTS, "random_state"), self.name)
+        one_of(settings, "base_estimator", _ESTIMATORS)
+        one_of(settings, "acq_func", _ACQUISITIONS)
+        one_of(settings, "acq_optimizer", _OPTIMIZERS)
+        if "n_initial_points" in settings:
+            whole_number(settings, "n_initial_points", smallest=1, largest=100_000)
+
+    def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
+        """See Algorithm."""
+        settings = {**_DEFAULTS, **question.settings}
+        random = generator(settings, question.made)
+        tried = {question.space.key(trial.point) for trial in question.trials}
+        finished = [trial for trial in question.trials if trial.loss is not None]
+        initial = max(0, int(settings["n_initial_points"]) - len(question.trials))
+        points = draw(question.space, random, tried, min(count, initial))
+        wanted = count - len(points)
+        if wanted and finished:
+            running = [trial.point for trial in question.trials if trial.running] + points
+            told = [(trial.point, float(trial.loss or 0.0)) for trial in finished]
+            for point in _ask(question.space, settings, random, told, running, wanted):
+                key = question.space.key(point)
+                if key not in tried:
+                    tried.add(key)
+                    points.append(point)
+        if len(points) < count:  # no model yet, or it proposed what was tried already
+            points += draw(question.space, random, tried, count - len(points))
+        return points
+
+
+def _ask(
+    space: Space,
+    settings: dict[str, str],
+    random: np.random.Generator,
+    told: list[tuple[tuple[Value, ...], float]],
+    running: list[tuple[Value, ...]],
+    count: int,
+) -> list[tuple[Value, ...]]:
+    import skopt  # takes a second: only when it is needed
+
+    optimizer = skopt.Optimizer(
+        [_dimension(parameter) for parameter in space.parameters],
+        base_estimator=settings["base_estimator"],
+        n_initial_points=1,
+        acq_func=settings["acq_func"],
+        acq_optimizer=settings["acq_optimizer"],
+        random_state=int(random.integers(2**31)),
+    )
+    points = [_to_skopt(space, point) for point, _ in told]
+    losses = [loss for _, loss in told]
+    if settings["acq_func"].endswith("ps"):  # "per second": all trials take the same time, for all we know
+        losses_told: list[Any] = [(loss, 1.0) for loss in losses]
+        lie: Any = (min(losses), 1.0)
+    else:
+        losses_told, lie = list(losses), min(losses)
+    for point in running:
+        points.append(_to_skopt(space, point))
+        losses_told.append(lie)
+    with warnings.catch_warnings():
+        # "evaluated before" is dealt with by the caller; the fit's warnings say nothing a user could act on.
+        warnings.simplefilter("ignore")
+        optimizer.tell(points, losses_told)
+        asked = optimizer.ask(n_points=count, strategy="cl_min")
+    return [_from_skopt(space, point) for point in asked]
+
+
+def _dimension(parameter: Parameter) -> Any:
+    from skopt.space import Categorical, Integer, Real
+
+    if parameter.kind is Kind.CATEGORICAL:
+        return Categorical(list(range(len(parameter.choices))))
+    prior = "log-uniform" if parameter.distribution.is_log else "uniform"
+    count = parameter.count()
+    if count == 1:
+        return Categorical([0])
+    if parameter.kind is Kind.DISCRETE or parameter.step is not None:
+        return Integer(0, (count or 1) - 1)
+    if parameter.kind is Kind.INT:
+        return Integer(int(parameter.low), int(parameter.high), prior=prior)
+    if parameter.low == parameter.high:
+        return Categorical([parameter.low])
+    return Real(parameter.low, parameter.high, prior=prior)
+
+
+def _is_indexed(parameter: Parameter) -> bool:
+    return parameter.is_list or parameter.step is not None or parameter.count() == 1
+
+
+def _to_skopt(space: Space, point: tuple[Value, ...]) -> list[Any]:
+    found: list[Any] = []
+    for parameter, value in zip(space.parameters, point, strict=True):
+        if parameter.is_list:
+            found.append(parameter.choices.index(value))
+        elif _is_indexed(parameter):
+            found.append(round((float(value) - parameter.low) / (parameter.step or 1.0)))
+        else:
+            found.append(int(value) if parameter.kind is Kind.INT else float(value))
+    return found
+
+
+def _from_skopt(space: Space, point: list[Any]) -> tuple[Value, ...]:
+    found: list[Value] = []
+    for parameter, value in zip(space.parameters, point, strict=True):
+        if _is_indexed(parameter):
+            found.append(parameter.at(int(value)))
+        elif parameter.kind is Kind.INT:
+            found.append(int(value))
+        else:
+            found.append(min(max(float(value), parameter.low), parameter.high))
+    return tuple(found)

@@ -1,0 +1,32 @@
+"""What the Katib service can be told."""
+
+import os
+from typing import ClassVar
+
+from mlmesh_kit.config import ServiceSettings
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+
+class Settings(ServiceSettings):
+    """Each is read from `MLMESH_KATIB_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MLMESH_KATIB_", extra="ignore")
+    service: ClassVar[str] = "katib-suggestion"
+
+    metadata_address: str = Field("", description="gRPC address of the metadata service; empty: lineage waits")
+    ingress_url: str = Field("http://127.0.0.1:8080", description="Where trials find the mesh (MLMESH_INGRESS)")
+    max_running_trials: int = Field(
+        max(2, os.cpu_count() or 2), gt=0, description="Trials of all experiments that run at once on this machine"
+    )
+    max_trials: int = Field(10_000, gt=0, description="Largest maxTrialCount; also where none is given")
+    trial_timeout_seconds: float = Field(86_400, gt=0, description="Longest life of a trial")
+    preload: str = Field(
+        "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"
+    )
+    lease_seconds: float = Field(15, gt=1, description="How long an experiment is held without a sign of life")
+
+    @property
+    def preload_modules(self) -> tuple[str, ...]:
+        """`preload`, apart."""
+        return tuple(filter(None, (name.strip() for name in self.preload.split(","))))

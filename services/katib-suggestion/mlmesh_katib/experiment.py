@@ -1,0 +1,165 @@
+"""Experiments and trials: their states, and when an experiment ends. Conditions and reasons are Katib's."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from mlmesh_katib.manifest import ExperimentSpec
+from mlmesh_katib.objective import MetricSummary
+
+
+class TrialState(Enum):
+    """Of a trial; the values are Katib's condition types."""
+
+    CREATED = "Created"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    KILLED = "Killed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more comes."""
+        return self not in {TrialState.CREATED, TrialState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What holds or held.
+
+    Attributes:
+        type: Katib's type.
+        holds: Whether it holds now.
+        reason: One word.
+        message: For people.
+        at_ms: When it last changed, milliseconds since the epoch.
+    """
+
+    type: str
+    holds: bool
+    reason: str
+    message: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One choice of parameters and what came of it.
+
+    Attributes:
+        number: From 1, in the order they were made.
+        name: `<experiment>-<number>`.
+        assignments: Parameter → value, as the trial gets it.
+        observation: What it reported.
+        attempts: How often it was started.
+        pid, process_started: Of the process that runs it, for clearing up after a crash.
+        started_ms, completed_ms: Milliseconds since the epoch.
+    """
+
+    number: int
+    name: str
+    assignments: Mapping[str, str]
+    conditions: tuple[Condition, ...]
+    state: TrialState = TrialState.CREATED
+    observation: tuple[MetricSummary, ...] = ()
+    attempts: int = 0
+    pid: int | None = None
+    process_started: float | None = None
+    started_ms: int | None = None
+    completed_ms: int | None = None
+
+    def enter(self, state: TrialState, message: str) -> "Trial":
+        """Gives the trial in a new state, its conditions changed as Katib does."""
+        conditions = conditions_after(self.conditions, state.value, f"Trial{state.value}", message)
+        return replace(self, state=state, conditions=conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment as it is kept.
+
+    Attributes:
+        active: Whether there is work left.
+        created_ms, completed_ms: Milliseconds since the epoch.
+    """
+
+    id: int
+    namespace: str
+    name: str
+    manifest: Mapping[str, Any]
+    conditions: tuple[Condition, ...]
+    active: bool
+    created_ms: int
+    completed_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an experiment ended."""
+
+    succeeded: bool
+    reason: str
+    message: str
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def conditions_after(conditions: Sequence[Condition], kind: str, reason: str, message: str) -> tuple[Condition, ...]:
+    """Adds a condition that holds; `Running` stops holding when a later one does."""
+    at = now_ms()
+    kept = [
+        replace(c, holds=False, at_ms=at) if c.type == "Running" and c.holds and kind != "Running" else c
+        for c in conditions
+        if c.type != kind
+    ]
+    return (*kept, Condition(kind, True, reason, message, at))
+
+
+def best_trial(spec: ExperimentSpec, trials: Sequence[Trial]) -> Trial | None:
+    """Finds the trial with the best objective; the first of several that are equal."""
+    best: tuple[float, Trial] | None = None
+    for trial in trials:
+        value = spec.objective.value(trial.observation) if trial.state is TrialState.SUCCEEDED else None
+        if value is not None and (best is None or spec.objective.loss(value) < best[0]):
+            best = (spec.objective.loss(value), trial)
+    return best[1] if best else None
+
+
+def decide(spec: ExperimentSpec, trials: Sequence[Trial], *, exhausted: bool) -> Verdict | None:
+    """Tells whether an experiment is over, as Katib's controller does.
+
+    Args:
+        spec: What was asked for.
+        trials: All trials.
+        exhausted: Whether the algorithm has nothing more to suggest.
+    """
+    best = best_trial(spec, trials)
+    value = spec.objective.value(best.observation) if best else None
+    if value is not None and spec.objective.reached(value):
+        return Verdict(True, "ExperimentGoalReached", "Experiment has succeeded because Objective goal has reached")
+    failed = sum(trial.state in {TrialState.FAILED, TrialState.METRICS_UNAVAILABLE} for trial in trials)
+    if spec.max_failed is not None and failed > spec.max_failed:
+        return Verdict(
+            False,
+            "ExperimentMaxFailedTrialsReached",
+            f"{failed} trials failed; maxFailedTrialCount is {spec.max_failed}",
+        )
+    completed = sum(trial.state.is_final for trial in trials)
+    if completed >= spec.max_trials:
+        return _over(best, "ExperimentMaxTrialsReached", "Experiment has succeeded because max trial count has reached")
+    if exhausted and completed == len(trials):
+        text = "Experiment has succeeded because suggestion service has reached the end: the search space is exhausted"
+        return _over(best, "ExperimentSuggestionEndReached", text)
+    return None
+
+
+def _over(best: Trial | None, reason: str, message: str) -> Verdict:
+    if best is None:
+        return Verdict(False, "ExperimentFailed", "no trial reported the objective")
+    return Verdict(True, reason, message)

@@ -1,0 +1,30 @@
+"""What cannot be said by transcoding: a trial's log."""
+
+import asyncio
+
+from mlmesh_kit.access import Access
+from mlmesh_kit.errors import NotFound
+from mlmesh_kit.http import route
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from mlmesh_katib.runner import TrialRunner
+from mlmesh_katib.store import KatibStore
+
+
+def log_routes(store: KatibStore, runner: TrialRunner) -> list[Route]:
+    """Makes the route of a trial's log: what it printed so far, as text."""
+
+    async def log(request: Request) -> Response:
+        parts = request.path_params
+        experiment = await asyncio.to_thread(store.get_experiment, parts["namespace"], parts["experiment"])
+        trial = await asyncio.to_thread(store.get_trial, experiment, parts["trial"])
+        path = runner.log_path(experiment, trial.name)
+        if not path.is_file():
+            raise NotFound(message=f"trial {trial.name!r} has printed nothing yet")
+        return FileResponse(path, media_type="text/plain; charset=utf-8")
+
+    access = Access("get", "trials", lambda request: str(request.path_params["namespace"]))
+    path = "/katib/v1/namespaces/{namespace}/experiments/{experiment}/trials/{trial}/log"
+    return [route(path, log, access=access)]

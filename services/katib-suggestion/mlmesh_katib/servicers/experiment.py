@@ -1,0 +1,164 @@
+"""mlmesh.katib.v1.ExperimentService: experiments and trials."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import empty_pb2, json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.names import check_name, parse_resource
+from mlmesh_kit.paging import decode_page_token, encode_page_token
+from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2 as pb
+from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2_grpc
+
+from mlmesh_katib.engine import ExperimentEngine
+from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, best_trial
+from mlmesh_katib.manifest import parse_manifest
+from mlmesh_katib.objective import MetricSummary
+from mlmesh_katib.store import KatibStore
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_PAGE = 1000
+_EXPERIMENT = "namespaces/{namespace}/experiments/{experiment}"
+
+
+class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
+    """Manages experiments.
+
+    Args:
+        store: Holds them.
+        engine: Runs them.
+        max_trials: Largest maxTrialCount.
+    """
+
+    def __init__(self, store: KatibStore, engine: ExperimentEngine, max_trials: int) -> None:
+        self._store = store
+        self._engine = engine
+        self._max_trials = max_trials
+
+    async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Any) -> pb.Experiment:
+        namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
+        check_name(namespace, "parent")
+        if request.manifest.ByteSize() > MAX_MANIFEST_BYTES:
+            raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
+        manifest: dict[str, Any] = json_format.MessageToDict(request.manifest)
+        metadata = manifest.get("metadata")
+        given = metadata.get("namespace") if isinstance(metadata, dict) else None
+        if given not in {None, "", namespace}:
+            raise InvalidArgument(f"must be {namespace!r}, as in parent", field="manifest.metadata.namespace")
+        experiment = await asyncio.to_thread(self._engine.create, namespace, manifest)
+        self._engine.wake()
+        return self._proto(experiment, [])
+
+    def GetExperiment(self, request: pb.GetExperimentRequest, context: Any) -> pb.Experiment:
+        experiment = self._find(request.name)
+        return self._proto(experiment, self._store.trials(experiment.id))
+
+    def ListExperiments(self, request: pb.ListExperimentsRequest, context: Any) -> pb.ListExperimentsResponse:
+        namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
+        size = _page_size(request.page_size, 100)
+        before = decode_page_token(request.page_token, namespace)
+        found = self._store.list_experiments(namespace, before, size + 1)
+        response = pb.ListExperimentsResponse(
+            experiments=[self._proto(item, self._store.trials(item.id)) for item in found[:size]]
+        )
+        if len(found) > size:
+            response.next_page_token = encode_page_token(found[size - 1].id, namespace)
+        return response
+
+    async def DeleteExperiment(self, request: pb.DeleteExperimentRequest, context: Any) -> empty_pb2.Empty:
+        parts = parse_resource(request.name, _EXPERIMENT)
+        await self._engine.delete(parts["namespace"], parts["experiment"])
+        return empty_pb2.Empty()
+
+    def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
+        parts = parse_resource(request.name, _EXPERIMENT + "/trials/{trial}")
+        experiment = self._store.get_experiment(parts["namespace"], parts["experiment"])
+        return _trial(experiment, self._store.get_trial(experiment, parts["trial"]))
+
+    def ListTrials(self, request: pb.ListTrialsRequest, context: Any) -> pb.ListTrialsResponse:
+        experiment = self._find(request.parent, "parent")
+        size = _page_size(request.page_size, MAX_PAGE)
+        after = decode_page_token(request.page_token, request.parent) or 0
+        found = self._store.trials(experiment.id, after, size + 1)
+        response = pb.ListTrialsResponse(trials=[_trial(experiment, trial) for trial in found[:size]])
+        if len(found) > size:
+            response.next_page_token = encode_page_token(found[size - 1].number, request.parent)
+        return response
+
+    def _find(self, name: str, field: str = "name") -> Experiment:
+        parts = parse_resource(name, _EXPERIMENT, field)
+        return self._store.get_experiment(parts["namespace"], parts["experiment"])
+
+    def _proto(self, experiment: Experiment, trials: Sequence[Trial]) -> pb.Experiment:
+        def count(state: TrialState) -> int:
+            return sum(trial.state is state for trial in trials)
+
+        status = pb.ExperimentStatus(
+            conditions=[_condition(condition) for condition in experiment.conditions],
+            start_time=_timestamp(experiment.created_ms),
+            completion_time=_timestamp(experiment.completed_ms),
+            trials=len(trials),
+            trials_pending=count(TrialState.CREATED),
+            trials_running=count(TrialState.RUNNING),
+            trials_succeeded=count(TrialState.SUCCEEDED),
+            trials_failed=count(TrialState.FAILED),
+            trial_metrics_unavailable=count(TrialState.METRICS_UNAVAILABLE),
+        )
+        best = best_trial(parse_manifest(experiment.manifest, self._max_trials), trials)
+        if best is not None:
+            status.current_optimal_trial.CopyFrom(
+                pb.OptimalTrial(
+                    best_trial_name=best.name,
+                    parameter_assignments=_assignments(best),
+                    observation=_observation(best.observation),
+                )
+            )
+        result = pb.Experiment(name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}", status=status)
+        result.manifest.update(dict(experiment.manifest))
+        return result
+
+
+def _page_size(asked: int, default: int) -> int:
+    if not 0 <= asked <= MAX_PAGE:
+        raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
+    return asked or default
+
+
+def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:
+    return pb.Trial(
+        name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}/trials/{trial.name}",
+        parameter_assignments=_assignments(trial),
+        conditions=[_condition(condition) for condition in trial.conditions],
+        observation=_observation(trial.observation),
+        start_time=_timestamp(trial.started_ms),
+        completion_time=_timestamp(trial.completed_ms),
+        attempts=trial.attempts,
+    )
+
+
+def _assignments(trial: Trial) -> list[pb.ParameterAssignment]:
+    return [pb.ParameterAssignment(name=name, value=value) for name, value in trial.assignments.items()]
+
+
+def _observation(summaries: Sequence[MetricSummary]) -> pb.Observation:
+    return pb.Observation(metrics=[pb.Metric(name=s.name, latest=s.latest, min=s.min, max=s.max) for s in summaries])
+
+
+def _condition(condition: Condition) -> pb.Condition:
+    return pb.Condition(
+        type=condition.type,
+        status="True" if condition.holds else "False",
+        reason=condition.reason,
+        message=condition.message,
+        last_transition_time=_timestamp(condition.at_ms),
+    )
+
+
+def _timestamp(milliseconds: int | None) -> Timestamp | None:
+    if milliseconds is None:
+        return None
+    found = Timestamp()
+    found.FromMilliseconds(milliseconds)
+    return found

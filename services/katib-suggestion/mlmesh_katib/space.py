@@ -1,0 +1,238 @@
+"""The search space: parameters, their feasible values, and how a value is written for a trial."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import product
+
+from mlmesh_kit.errors import InvalidArgument
+
+MAX_PARAMETERS = 200
+MAX_LIST = 10_000
+
+Value = float | int | str
+
+
+class Kind(Enum):
+    """Katib's parameter types."""
+
+    DOUBLE = "double"
+    INT = "int"
+    DISCRETE = "discrete"
+    CATEGORICAL = "categorical"
+
+
+class Distribution(Enum):
+    """How values are spread between min and max."""
+
+    UNIFORM = "uniform"
+    LOG_UNIFORM = "logUniform"
+    NORMAL = "normal"
+    LOG_NORMAL = "logNormal"
+
+    @property
+    def is_log(self) -> bool:
+        """Whether orders of magnitude, not differences, count."""
+        return self in {Distribution.LOG_UNIFORM, Distribution.LOG_NORMAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One dimension.
+
+    Attributes:
+        name: As in the experiment.
+        kind: Its type.
+        low: Smallest value (double, int).
+        high: Largest value (double, int).
+        step: Distance of feasible values (double, int); None: all between.
+        choices: Feasible values (discrete: numbers, ascending; categorical: texts).
+        distribution: How random values are spread (double, int).
+    """
+
+    name: str
+    kind: Kind
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    choices: tuple[Value, ...] = ()
+    distribution: Distribution = Distribution.UNIFORM
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the values are listed, not a range."""
+        return self.kind in {Kind.DISCRETE, Kind.CATEGORICAL}
+
+    def count(self) -> int | None:
+        """Gives the number of feasible values; None: too many to tell apart."""
+        if self.is_list:
+            return len(self.choices)
+        if self.step is not None:
+            return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        return int(self.high - self.low) + 1 if self.kind is Kind.INT else None
+
+    def at(self, index: int) -> Value:
+        """Gives the feasible value of an index below `count()`."""
+        if self.is_list:
+            return self.choices[index]
+        step = self.step or 1.0
+        if self.kind is Kind.INT:
+            return int(self.low) + index * int(step)
+        # Rounded to what the step says, so that 0.1 + 2 * 0.1 is 0.3.
+        digits = max(0, 12 - math.floor(math.log10(max(abs(self.high), abs(self.low), step))))
+        return round(self.low + index * step, digits)
+
+    def format(self, value: Value) -> str:
+        """Writes a value as the trial gets it."""
+        if self.kind is Kind.INT:
+            return str(int(value))
+        if self.kind is Kind.DISCRETE:
+            number = float(value)
+            return str(int(number)) if number.is_integer() else str(number)
+        return str(float(value)) if self.kind is Kind.DOUBLE else str(value)
+
+    def parse(self, text: str) -> Value | None:
+        """Reads a value back; None if it is none of this parameter."""
+        if self.kind is Kind.CATEGORICAL:
+            return text if text in self.choices else None
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        if not math.isfinite(number):
+            return None
+        if self.kind is Kind.DISCRETE:
+            return number if number in self.choices else None
+        if not self.low <= number <= self.high:
+            return None
+        return int(number) if self.kind is Kind.INT else number
+
+
+def make_parameter(
+    name: str,
+    kind: str,
+    *,
+    low: str,
+    high: str,
+    step: str,
+    values: Sequence[str],
+    distribution: str,
+    field: str,
+) -> Parameter:
+    """Checks what a client wrote and makes a parameter of it.
+
+    Args:
+        name: Of the parameter.
+        kind: double, int, discrete or categorical.
+        low: Text of `min`.
+        high: Text of `max`.
+        step: Text of `step`; empty: none.
+        values: Texts of `list`.
+        distribution: uniform, logUniform, normal, logNormal; empty: uniform.
+        field: Path of the parameter, for errors.
+
+    Raises:
+        InvalidArgument: Something is missing or contradicts itself.
+    """
+    if not name:
+        raise InvalidArgument("must not be empty", field=f"{field}.name")
+    space = f"{field}.feasibleSpace"
+    try:
+        of = Kind(kind)
+    except ValueError:
+        raise InvalidArgument("must be double, int, discrete or categorical", field=f"{field}.parameterType") from None
+    try:
+        spread = Distribution(distribution or "uniform")
+    except ValueError:
+        allowed = ", ".join(d.value for d in Distribution)
+        raise InvalidArgument(f"must be one of {allowed}", field=f"{space}.distribution") from None
+    if of in {Kind.DISCRETE, Kind.CATEGORICAL}:
+        return _listed(name, of, values, space, has_range=bool(low or high or step))
+    if values:
+        raise InvalidArgument(f"must be empty for {kind}; give min and max", field=f"{space}.list")
+    smallest, largest = _number(low, of, f"{space}.min"), _number(high, of, f"{space}.max")
+    if smallest > largest:
+        raise InvalidArgument(f"must not be above max ({high}), got {low}", field=f"{space}.min")
+    width = _number(step, of, f"{space}.step") if step else None
+    if width is not None and width <= 0:
+        raise InvalidArgument("must be above 0", field=f"{space}.step")
+    if spread.is_log and smallest <= 0:
+        raise InvalidArgument(f"must be above 0 for {spread.value}", field=f"{space}.min")
+    return Parameter(name, of, smallest, largest, width, (), spread)
+
+
+def _listed(name: str, kind: Kind, values: Sequence[str], space: str, *, has_range: bool) -> Parameter:
+    if has_range:
+        raise InvalidArgument(f"must have no min, max or step for {kind.value}", field=space)
+    if not values or len(values) > MAX_LIST:
+        raise InvalidArgument(f"must hold 1 to {MAX_LIST} values", field=f"{space}.list")
+    if len(set(values)) != len(values):
+        raise InvalidArgument("must hold each value once", field=f"{space}.list")
+    if kind is Kind.CATEGORICAL:
+        return Parameter(name, kind, choices=tuple(values))
+    numbers = sorted({_number(value, Kind.DOUBLE, f"{space}.list") for value in values})
+    return Parameter(name, kind, choices=tuple(numbers))
+
+
+def _number(text: str, kind: Kind, field: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (kind is Kind.INT and not number.is_integer()):
+        wanted = "a whole number" if kind is Kind.INT else "a number"
+        raise InvalidArgument(f"must be {wanted}, got {text!r}", field=field)
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All parameters of an experiment."""
+
+    parameters: tuple[Parameter, ...]
+
+    def size(self) -> int | None:
+        """Gives the number of points; None: too many to tell apart."""
+        size = 1
+        for parameter in self.parameters:
+            count = parameter.count()
+            if count is None:
+                return None
+            size *= count
+        return size
+
+    def points(self) -> Iterator[tuple[Value, ...]]:
+        """Walks all points of a space that has a size, the last parameter fastest."""
+        ranges = [range(parameter.count() or 0) for parameter in self.parameters]
+        for indices in product(*ranges):
+            yield tuple(p.at(i) for p, i in zip(self.parameters, indices, strict=True))
+
+    def key(self, point: Sequence[Value]) -> tuple[str, ...]:
+        """Gives what tells points apart: their values as a trial gets them."""
+        return tuple(p.format(v) for p, v in zip(self.parameters, point, strict=True))
+
+    def parse(self, assignments: Mapping[str, str]) -> tuple[Value, ...] | None:
+        """Reads a point of a trial's assignments; None if it is none of this space (it was edited since)."""
+        point = []
+        for parameter in self.parameters:
+            value = parameter.parse(assignments.get(parameter.name, ""))
+            if value is None:
+                return None
+            point.append(value)
+        return tuple(point)
+
+
+def make_space(parameters: Sequence[Parameter], field: str) -> Space:
+    """Makes a space.
+
+    Raises:
+        InvalidArgument: No parameter, too many, or a name twice.
+    """
+    if not 1 <= len(parameters) <= MAX_PARAMETERS:
+        raise InvalidArgument(f"must hold 1 to {MAX_PARAMETERS} parameters, got {len(parameters)}", field=field)
+    names = [parameter.name for parameter in parameters]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise InvalidArgument(f"{name!r} is there twice", field=f"{field}[{index}].name")
+    return Space(tuple(parameters))

@@ -1,0 +1,287 @@
+"""Experiments, trials and observation logs in the database."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from mlmesh_kit.database import read, run_transaction
+from mlmesh_kit.errors import AlreadyExists, NotFound
+
+from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, conditions_after, now_ms
+from mlmesh_katib.objective import MetricSummary
+from mlmesh_katib.tables import EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, TRIALS
+
+_THE_EXPERIMENT = 0  # trial_number of an outbox row that is about the experiment itself
+
+
+@dataclass(frozen=True, slots=True)
+class MetricLog:
+    """One report of a metric.
+
+    Attributes:
+        time: RFC 3339.
+        name: Of the metric.
+        value: As it was written.
+    """
+
+    time: str
+    name: str
+    value: str
+
+
+class KatibStore:
+    """Reads and writes.
+
+    Args:
+        engine: Of the service's database.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    # Experiments
+
+    def create_experiment(self, namespace: str, name: str, manifest: Any) -> Experiment:
+        """Adds an experiment.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+        """
+        conditions = conditions_after((), "Created", "ExperimentCreated", "Experiment is created")
+
+        def write(connection: sa.Connection) -> Experiment:
+            created = now_ms()
+            result = connection.execute(
+                sa.insert(EXPERIMENTS).values(
+                    namespace=namespace,
+                    name=name,
+                    manifest=json.dumps(manifest),
+                    conditions=_dump_conditions(conditions),
+                    active=True,
+                    created_ms=created,
+                )
+            )
+            key = result.inserted_primary_key
+            assert key is not None
+            _announce(connection, key[0], _THE_EXPERIMENT)
+            return Experiment(key[0], namespace, name, manifest, conditions, True, created, None)
+
+        try:
+            return run_transaction(self._engine, write)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExists("experiment", name) from error
+
+    def get_experiment(self, namespace: str, name: str) -> Experiment:
+        """Reads an experiment.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        query = sa.select(EXPERIMENTS).where(EXPERIMENTS.c.namespace == namespace, EXPERIMENTS.c.name == name)
+        with read(self._engine) as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NotFound("experiment", name)
+        return _experiment(row)
+
+    def get_experiment_by_id(self, experiment_id: int) -> Experiment | None:
+        """Reads an experiment; None if it has been deleted."""
+        with read(self._engine) as connection:
+            row = connection.execute(sa.select(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment_id)).first()
+        return None if row is None else _experiment(row)
+
+    def list_experiments(self, namespace: str, before_id: int | None, limit: int) -> list[Experiment]:
+        """Reads experiments, newest first, from below an id on."""
+        query = sa.select(EXPERIMENTS).where(EXPERIMENTS.c.namespace == namespace)
+        if before_id is not None:
+            query = query.where(EXPERIMENTS.c.id < before_id)
+        with read(self._engine) as connection:
+            return [
+                _experiment(row) for row in connection.execute(query.order_by(EXPERIMENTS.c.id.desc()).limit(limit))
+            ]
+
+    def active_experiments(self) -> list[int]:
+        """Lists the ids of experiments that have work left, oldest first."""
+        with read(self._engine) as connection:
+            query = sa.select(EXPERIMENTS.c.id).where(EXPERIMENTS.c.active).order_by(EXPERIMENTS.c.id)
+            return list(connection.scalars(query))
+
+    def set_conditions(self, experiment_id: int, conditions: Sequence[Condition], *, over: bool) -> None:
+        """Writes an experiment's conditions, and that it is over."""
+        values: dict[str, Any] = {"conditions": _dump_conditions(conditions)}
+        if over:
+            values.update(active=False, completed_ms=now_ms())
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(sa.update(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment_id).values(**values))
+            _announce(connection, experiment_id, _THE_EXPERIMENT)
+
+        run_transaction(self._engine, write)
+
+    def delete_experiment(self, namespace: str, name: str) -> Experiment:
+        """Removes an experiment with its trials and their logs; gives what it was.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        experiment = self.get_experiment(namespace, name)
+
+        def write(connection: sa.Connection) -> None:
+            names = sa.select(TRIALS.c.name).where(TRIALS.c.experiment_id == experiment.id)
+            connection.execute(sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name.in_(names)))
+            connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.experiment_id == experiment.id))
+            connection.execute(sa.delete(TRIALS).where(TRIALS.c.experiment_id == experiment.id))
+            if not connection.execute(sa.delete(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment.id)).rowcount:
+                raise NotFound("experiment", name)
+
+        run_transaction(self._engine, write)
+        return experiment
+
+    # Trials
+
+    def add_trials(self, experiment_id: int, trials: Sequence[Trial]) -> None:
+        """Adds trials: from now on they will be run."""
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(
+                sa.insert(TRIALS), [{"experiment_id": experiment_id, **_trial_values(trial)} for trial in trials]
+            )
+
+        run_transaction(self._engine, write)
+
+    def save_trial(self, experiment_id: int, trial: Trial, logs: Sequence[MetricLog] = ()) -> None:
+        """Writes a trial, and what it reported, in one transaction."""
+
+        def write(connection: sa.Connection) -> None:
+            where = sa.and_(TRIALS.c.experiment_id == experiment_id, TRIALS.c.number == trial.number)
+            if not connection.execute(sa.update(TRIALS).where(where).values(**_trial_values(trial))).rowcount:
+                return  # the experiment has been deleted
+            if logs:
+                _insert_logs(connection, trial.name, logs)
+            if trial.state is not TrialState.CREATED:
+                _announce(connection, experiment_id, trial.number)
+
+        run_transaction(self._engine, write)
+
+    def trials(self, experiment_id: int, after: int = 0, limit: int | None = None) -> list[Trial]:
+        """Reads trials in their order, from after a number on."""
+        query = sa.select(TRIALS).where(TRIALS.c.experiment_id == experiment_id, TRIALS.c.number > after)
+        with read(self._engine) as connection:
+            return [_trial(row) for row in connection.execute(query.order_by(TRIALS.c.number).limit(limit))]
+
+    def get_trial(self, experiment: Experiment, name: str) -> Trial:
+        """Reads a trial.
+
+        Raises:
+            NotFound: The experiment has none of this name.
+        """
+        query = sa.select(TRIALS).where(TRIALS.c.experiment_id == experiment.id, TRIALS.c.name == name)
+        with read(self._engine) as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NotFound("trial", name)
+        return _trial(row)
+
+    # Observation logs (Katib's DBManager)
+
+    def report_logs(self, trial_name: str, logs: Sequence[MetricLog]) -> None:
+        """Adds reports of a trial, known here or not."""
+        if logs:
+            run_transaction(self._engine, lambda connection: _insert_logs(connection, trial_name, logs))
+
+    def get_logs(self, trial_name: str, metric: str, start: str, end: str, limit: int) -> list[MetricLog]:
+        """Reads the reports of a trial by time.
+
+        Args:
+            trial_name: Of the trial.
+            metric: Of one metric; empty: of all.
+            start, end: RFC 3339 in UTC; empty: no bound.
+            limit: Most reports.
+        """
+        logs = OBSERVATION_LOGS
+        query = sa.select(logs).where(logs.c.trial_name == trial_name).order_by(logs.c.time, logs.c.id).limit(limit)
+        if metric:
+            query = query.where(logs.c.metric_name == metric)
+        if start:
+            query = query.where(logs.c.time >= start)
+        if end:
+            query = query.where(logs.c.time <= end)
+        with read(self._engine) as connection:
+            return [MetricLog(row.time, row.metric_name, row.value) for row in connection.execute(query)]
+
+    def delete_logs(self, trial_name: str) -> None:
+        """Removes the reports of a trial."""
+        query = sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name == trial_name)
+        run_transaction(self._engine, lambda connection: connection.execute(query))
+
+    # The outbox: what the metadata service has to be told
+
+    def outbox(self, limit: int) -> list[tuple[int, int, int]]:
+        """Reads the oldest notices: (id, experiment id, trial number or 0)."""
+        with read(self._engine) as connection:
+            query = sa.select(OUTBOX.c.id, OUTBOX.c.experiment_id, OUTBOX.c.trial_number)
+            return [tuple(row) for row in connection.execute(query.order_by(OUTBOX.c.id).limit(limit))]
+
+    def told(self, notice_id: int) -> None:
+        """Removes a notice."""
+        run_transaction(self._engine, lambda c: c.execute(sa.delete(OUTBOX).where(OUTBOX.c.id == notice_id)))
+
+
+def _announce(connection: sa.Connection, experiment_id: int, trial_number: int) -> None:
+    connection.execute(sa.insert(OUTBOX).values(experiment_id=experiment_id, trial_number=trial_number))
+
+
+def _insert_logs(connection: sa.Connection, trial_name: str, logs: Sequence[MetricLog]) -> None:
+    rows = [{"trial_name": trial_name, "time": log.time, "metric_name": log.name, "value": log.value} for log in logs]
+    connection.execute(sa.insert(OBSERVATION_LOGS), rows)
+
+
+def _dump_conditions(conditions: Sequence[Condition]) -> str:
+    return json.dumps([asdict(condition) for condition in conditions])
+
+
+def _trial_values(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "name": trial.name,
+        "assignments": json.dumps(dict(trial.assignments)),
+        "conditions": _dump_conditions(trial.conditions),
+        "state": trial.state.value,
+        "observation": json.dumps([asdict(summary) for summary in trial.observation]),
+        "attempts": trial.attempts,
+        "pid": trial.pid,
+        "process_started": trial.process_started,
+        "started_ms": trial.started_ms,
+        "completed_ms": trial.completed_ms,
+    }
+
+
+def _trial(row: Any) -> Trial:
+    return Trial(
+        number=row.number,
+        name=row.name,
+        assignments=json.loads(row.assignments),
+        conditions=tuple(Condition(**item) for item in json.loads(row.conditions)),
+        state=TrialState(row.state),
+        observation=tuple(MetricSummary(**item) for item in json.loads(row.observation)),
+        attempts=row.attempts,
+        pid=row.pid,
+        process_started=row.process_started,
+        started_ms=row.started_ms,
+        completed_ms=row.completed_ms,
+    )
+
+
+def _experiment(row: Any) -> Experiment:
+    return Experiment(
+        id=row.id,
+        namespace=row.namespace,
+        name=row.name,
+        manifest=json.loads(row.manifest),
+        conditions=tuple(Condition(**item) for item in json.loads(row.conditions)),
+        active=bool(row.active),
+        created_ms=row.created_ms,
+        completed_ms=row.completed_ms,
+    )

@@ -1,0 +1,60 @@
+"""The tables of the Katib service."""
+
+import sqlalchemy as sa
+from mlmesh_kit.lease import lease_table
+
+METADATA = sa.MetaData()
+_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+EXPERIMENTS = sa.Table(
+    "experiments",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("namespace", sa.String(63), nullable=False),
+    sa.Column("name", sa.String(63), nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("completed_ms", sa.BigInteger),
+    sa.UniqueConstraint("namespace", "name"),
+    sa.Index("experiments_active", "active"),
+)
+
+TRIALS = sa.Table(
+    "trials",
+    METADATA,
+    sa.Column("experiment_id", _ID, sa.ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(80), nullable=False, index=True),
+    sa.Column("assignments", sa.Text, nullable=False),
+    sa.Column("conditions", sa.Text, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("observation", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("pid", sa.Integer),
+    sa.Column("process_started", sa.Float(53)),
+    sa.Column("started_ms", sa.BigInteger),
+    sa.Column("completed_ms", sa.BigInteger),
+)
+
+OBSERVATION_LOGS = sa.Table(
+    "observation_logs",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("trial_name", sa.String(255), nullable=False),
+    sa.Column("time", sa.String(40), nullable=False),
+    sa.Column("metric_name", sa.String(255), nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Index("observation_logs_by_trial", "trial_name", "metric_name"),
+)
+
+OUTBOX = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("experiment_id", _ID, nullable=False),
+    sa.Column("trial_number", sa.Integer, nullable=False),
+)
+
+LEASES = lease_table(METADATA)

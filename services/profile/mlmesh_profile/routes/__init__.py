@@ -1,0 +1,1 @@
+"""What the HTTP port serves, beside metrics and health."""
