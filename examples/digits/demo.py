@@ -1,7 +1,7 @@
 """The main job, end to end: brings a mesh up, runs the digits pipeline, asks the model, and takes the mesh down.
 
-Everything goes through the mesh's one door, the ingress: the pipeline through the stock `kfp.Client`, tuning, lineage and
-serving through REST, predictions through REST and gRPC. Ends 0 only if all of it went well.
+Everything goes through the mesh's one door, the ingress: the pipeline through the stock `kfp.Client`, tuning, lineage
+and serving through REST, predictions through REST and gRPC. Ends 0 only if all of it went well.
 
     python examples/digits/demo.py                      # a mesh of its own, in a temporary data directory
     python examples/digits/demo.py --ingress URL        # a mesh that is up already
@@ -159,7 +159,9 @@ def watch(mesh: Mesh, run_id: str) -> Any:
     with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
         while True:
             run = mesh.run(run_id)
-            states = {t.display_name: str(t.state) for t in (run.run_details.task_details or [])} if run.run_details else {}
+            states = (
+                {t.display_name: str(t.state) for t in (run.run_details.task_details or [])} if run.run_details else {}
+            )
             if states.get("tune") == "RUNNING" or (states.get("tune") == "SUCCEEDED" and not trials):
                 answer = mesh.http.get(experiment)
                 if answer.is_success:
@@ -238,7 +240,9 @@ def predictions(mesh: Mesh, run: Any) -> None:
     table.add_row("gRPC", *marks)
     console.print(table)
     right = int((rest == labels).sum())
-    console.print(f"{right} of {len(labels)} right; mean probability of the answer {probabilities.max(axis=1).mean():.3f}")
+    console.print(
+        f"{right} of {len(labels)} right; mean probability of the answer {probabilities.max(axis=1).mean():.3f}"
+    )
     if not np.array_equal(rest, by_grpc):
         raise DemoError("REST and gRPC gave different answers")
     if right < 0.8 * len(labels):
@@ -267,7 +271,9 @@ def show(mesh: Mesh) -> None:
     started = time.monotonic()
     second = watch(mesh, submit(mesh))
     details = second.run_details.task_details
-    again = [t.display_name for t in details if t.display_name not in {None, "root"} and t.state not in {"SKIPPED", "CACHED"}]
+    again = [
+        t.display_name for t in details if t.display_name not in {None, "root"} and t.state not in {"SKIPPED", "CACHED"}
+    ]
     console.print(f"answered in {time.monotonic() - started:.1f} s")
     if again:
         raise DemoError(f"not answered from the cache: {', '.join(again)}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlmesh_kit.access import PUBLIC, Access, AccessTable
+from mlmesh_kit.access import IN_DOMAIN, PUBLIC, Access, AccessTable
 
 from mlmesh_serving.dataplane import split_model_name
 
@@ -32,7 +32,7 @@ ACCESS: AccessTable = {
         "ModelStatistics": _GET_MODEL,
         "ModelInfer": _INFER,
         # The models are named within the stream; each is checked as it comes.
-        "ModelStreamInfer": Access("infer", RESOURCE),
+        "ModelStreamInfer": Access("infer", RESOURCE, IN_DOMAIN),
         "RepositoryIndex": Access("list", RESOURCE),
         "RepositoryModelLoad": Access("update", RESOURCE, _of_model),
         "RepositoryModelUnload": Access("update", RESOURCE, _of_model),

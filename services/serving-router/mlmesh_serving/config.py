@@ -22,6 +22,8 @@ class Settings(ServiceSettings):
     max_tensors: int = Field(64, gt=0, description="Tensors of one request")
     max_concurrent_inferences: int = Field(256, gt=0, description="Inferences in flight; beyond it: exhausted")
 
+    inference_threads: int = Field(0, ge=0, le=256, description="Threads that compute; 0: one for each CPU, at least 2")
+
     @property
     def resolved_model_roots(self) -> list[str]:
         """`model_roots`, apart; or the artifact root."""

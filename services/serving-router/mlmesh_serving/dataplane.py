@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from mlmesh_kit.errors import InvalidArgument, NotFound, ResourceExhausted
 from mlmesh_kit.identity import current_caller
 
-from mlmesh_serving.predictors.base import TensorInfo
 from mlmesh_serving.repository import ModelRepository, Served, State
-from mlmesh_serving.tensor import Limits, Tensor
+from mlmesh_serving.tensor import Limits, Tensor, TensorInfo
+from mlmesh_serving.worker import Workers
 
 SERVER_NAME = "mlmesh"
 EXTENSIONS = ("model_repository", "binary_tensor_data")
@@ -47,12 +47,14 @@ class DataPlane:
 
     Args:
         repository: The models.
+        workers: Compute.
         limits: Of requests.
         max_concurrent: Inferences in flight; beyond it a request is refused at once.
     """
 
-    def __init__(self, repository: ModelRepository, limits: Limits, max_concurrent: int) -> None:
+    def __init__(self, repository: ModelRepository, workers: Workers, limits: Limits, max_concurrent: int) -> None:
         self.limits = limits
+        self._workers = workers
         self._repository = repository
         self._max_concurrent = max_concurrent
         self._in_flight = 0
@@ -78,7 +80,7 @@ class DataPlane:
             )
         self._in_flight += 1
         try:
-            outputs = await chain.infer(tensors)
+            outputs = await chain.infer(tensors, self._workers)
         finally:
             self._in_flight -= 1
         return Answer(str(revision), _selected(outputs, wanted))
@@ -105,9 +107,7 @@ class DataPlane:
             NotFound, Unavailable: See `ModelRepository.ready`.
         """
         chain, revision = self._repository.ready(*self._key(model), version)
-        output = chain.output_name
-        outputs = [TensorInfo(output, "FP64", (-1, -1))] if output == "predict_proba" else []
-        return ModelMetadata(model, [str(revision)], chain.platform, chain.inputs, outputs)
+        return ModelMetadata(model, [str(revision)], chain.platform, chain.inputs, chain.outputs)
 
     def index(self, namespace: str = "", *, ready_only: bool = False) -> list[Served]:
         """Lists the models of a namespace; empty: the caller's default."""

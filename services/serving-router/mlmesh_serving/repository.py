@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
-from mlmesh_kit.errors import NotFound, ServiceError, Unavailable
+from mlmesh_kit.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 
 from mlmesh_serving.chain import Chain, check_storage, load_chain
 from mlmesh_serving.manifest import InferenceServiceSpec, parse_manifest
@@ -20,6 +20,9 @@ from mlmesh_serving.store import ServingStore, StoredService
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
+T = TypeVar("T")
+
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class State(Enum):
@@ -77,6 +80,7 @@ class ModelRepository:
         self._load = load
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -107,8 +111,11 @@ class ModelRepository:
             AlreadyExists: There is one of this name.
         """
         spec = self.parse(manifest)
-        async with self._lock:
+
+        async def change() -> Served:
             return self._begin(await asyncio.to_thread(self._store.create, namespace, spec.name, manifest))
+
+        return await self._whole(change)
 
     async def update(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> Served:
         """Makes a new revision; the old one answers until the new one is ready.
@@ -117,8 +124,11 @@ class ModelRepository:
             NotFound: There is none of this name.
         """
         self.parse(manifest)
-        async with self._lock:
+
+        async def change() -> Served:
             return self._begin(await asyncio.to_thread(self._store.update, namespace, name, manifest))
+
+        return await self._whole(change)
 
     async def delete(self, namespace: str, name: str) -> None:
         """Removes an InferenceService and unloads it.
@@ -126,25 +136,36 @@ class ModelRepository:
         Raises:
             NotFound: There is none of this name.
         """
-        async with self._lock:
+
+        async def change() -> None:
             await asyncio.to_thread(self._store.delete, namespace, name)
             served = self._served.pop((namespace, name), None)
             if served is not None and served.loading is not None:
                 served.loading.cancel()
+
+        await self._whole(change)
 
     async def load(self, namespace: str, name: str) -> None:
         """Loads the newest revision (again) and waits for it.
 
         Raises:
             NotFound: There is none of this name.
-            ServiceError: It cannot be loaded.
+            FailedPrecondition: It cannot be loaded.
         """
-        async with self._lock:
-            served = self._begin(await asyncio.to_thread(self._store.set_unloaded, namespace, name, False), again=True)
-        if served.loading is not None:
-            await asyncio.shield(served.loading)
-        if served.state is State.FAILED:
-            raise Unavailable(f"model {name!r} could not be loaded: {served.message}")
+
+        async def change() -> Served:
+            stored = await asyncio.to_thread(self._store.set_unloaded, namespace, name, False)
+            return self._begin(stored, again=True)
+
+        served = await self._whole(change)
+        while served.state is State.LOADING and served.loading is not None:
+            await asyncio.wait([served.loading])
+            if self._served.get((namespace, name)) is not served:
+                raise NotFound(message=f"model {name!r} was deleted while it was being loaded")
+        if served.state is not State.READY:
+            raise FailedPrecondition(
+                f"model {name!r} could not be loaded: {served.message or 'it was unloaded meanwhile'}"
+            )
 
     async def unload(self, namespace: str, name: str) -> None:
         """Unloads a model; it stays unloaded until it is loaded or changed.
@@ -152,9 +173,11 @@ class ModelRepository:
         Raises:
             NotFound: There is none of this name.
         """
-        async with self._lock:
-            stored = await asyncio.to_thread(self._store.set_unloaded, namespace, name, True)
-            self._begin(stored)
+
+        async def change() -> None:
+            self._begin(await asyncio.to_thread(self._store.set_unloaded, namespace, name, True))
+
+        await self._whole(change)
 
     def get(self, namespace: str, name: str) -> Served:
         """Gives what is known of a model.
@@ -192,6 +215,18 @@ class ModelRepository:
         """Tells whether every model that should be loaded answers."""
         return all(s.chain is not None or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
 
+    async def _whole(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Makes a change alone, and to its end even if the client goes away: store and memory must not part."""
+
+        async def alone() -> T:
+            async with self._lock:
+                return await change()
+
+        task = asyncio.create_task(alone())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
     def _begin(self, stored: StoredService, *, again: bool = False) -> Served:
         key = (stored.namespace, stored.name)
         served = self._served.get(key)
@@ -215,7 +250,7 @@ class ModelRepository:
         started = time.monotonic()
         try:
             spec = self.parse(stored.manifest)
-            chain = await asyncio.to_thread(self._load, spec, self._storage)
+            chain = await self._patiently(served, spec)
         except ServiceError as error:
             served.enter(State.FAILED, error.message)
         except Exception:
@@ -226,3 +261,13 @@ class ModelRepository:
             served.enter(State.READY)
             seconds = round(time.monotonic() - started, 3)
             logger.info("loaded", extra={"model": stored.name, "revision": stored.revision, "seconds": seconds})
+
+    async def _patiently(self, served: Served, spec: InferenceServiceSpec) -> Chain:
+        """Loads, and again while the store it comes from cannot be reached."""
+        for seconds in _RETRY_SECONDS:
+            try:
+                return await asyncio.to_thread(self._load, spec, self._storage)
+            except Unavailable as error:
+                served.message = error.message
+                await asyncio.sleep(seconds)
+        return await asyncio.to_thread(self._load, spec, self._storage)

@@ -1,5 +1,7 @@
 """Wires the serving router."""
 
+import os
+
 from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.server import ServiceDefinition, Servicer
 from mlmesh_protos.inference import grpc_service_pb2, grpc_service_pb2_grpc
@@ -15,18 +17,20 @@ from mlmesh_serving.servicers.inference import InferenceServicer
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
 from mlmesh_serving.tensor import Limits
+from mlmesh_serving.worker import Workers
 
 
 def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "models")
+    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
     repository = ModelRepository(ServingStore(engine), storage)
+    workers = Workers(settings.inference_threads or max(2, os.cpu_count() or 1))
     limits = Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors)
-    plane = DataPlane(repository, limits, settings.max_concurrent_inferences)
+    plane = DataPlane(repository, workers, limits, settings.max_concurrent_inferences)
     return ServiceDefinition(
-        name="serving-router",
+        name="serving",
         servicers=[
             Servicer(
                 grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
@@ -41,5 +45,5 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[repository.running],
+        lifespans=[workers.running, repository.running],
     )

@@ -6,18 +6,23 @@ or a dict of arrays. It may be `async`. A class is instantiated once, when the m
 
 import collections.abc
 import hashlib
-import importlib.util
+import importlib
 import inspect
 import sys
+import threading
+import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlmesh_kit.errors import FailedPrecondition, ServiceError
+from mlmesh_kit.errors import FailedPrecondition, Internal, InvalidArgument
 
+from mlmesh_serving.storage import check_inside
 from mlmesh_serving.tensor import Tensor, as_tensor
+
+_IMPORTING = threading.Lock()  # sys.path and sys.modules are the process's
 
 
 class Stage:
@@ -40,14 +45,12 @@ class Stage:
         """Gives the stage's argument.
 
         Raises:
-            FailedPrecondition: It takes one array and there are several.
+            InvalidArgument: It takes one array and there are several.
         """
         if self._takes_mapping:
             return {tensor.name: tensor.data for tensor in tensors}
         if len(tensors) != 1:
-            raise FailedPrecondition(
-                f"the {self.role} takes one tensor, got {len(tensors)}; annotate its argument as a dict to take all"
-            )
+            raise InvalidArgument(f"the {self.role} takes one tensor, got {len(tensors)}", field="inputs")
         return tensors[0].data
 
     def call(self, argument: Any) -> Any:
@@ -67,14 +70,14 @@ class Stage:
             name: Of the tensor, where the stage gives none.
 
         Raises:
-            FailedPrecondition: It gave something else.
+            Internal: It gave something else.
         """
         try:
             if isinstance(result, Mapping):
                 return [as_tensor(str(key), value) for key, value in result.items()]
             return [as_tensor(name, result)]
         except (TypeError, ValueError) as error:
-            raise FailedPrecondition(f"the {self.role} gave what is no tensor: {error}") from error
+            raise Internal(f"the {self.role} gave what is no tensor: {str(error)[:500]}") from error
 
 
 def load_stage(role: str, folder: Path, target: str) -> Stage:
@@ -82,7 +85,7 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
 
     Args:
         role: `preprocessor` or `postprocessor`.
-        folder: Where the module lies.
+        folder: Where the module lies. It may import other modules of the folder while it is imported itself.
         target: `module:Class` or `module:function`.
 
     Raises:
@@ -92,25 +95,56 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
     path = folder / (module_name.replace(".", "/") + ".py")
     if not path.is_file():
         raise FailedPrecondition(f"{role}: there is no module {module_name} in its folder")
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(f"mlmesh_stage_{digest}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        module = _import(folder, check_inside(folder, path))
+        if not hasattr(module, name):
+            raise FailedPrecondition(f"{role}: {module_name} has no {name}")
         found = getattr(module, name)
         function: Any = found() if inspect.isclass(found) else found
-    except AttributeError as error:
-        raise FailedPrecondition(f"{role}: {module_name} has no {name}") from error
-    except ServiceError:
+    except FailedPrecondition:
         raise
     except Exception as error:
         raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
-    return Stage(role, function, takes_mapping=_takes_mapping(role, target, function))
+    return Stage(role, function, takes_mapping=_check_types(role, target, function))
 
 
-def _takes_mapping(role: str, target: str, function: Any) -> bool:
+def _import(folder: Path, path: Path) -> types.ModuleType:
+    """Runs a module's source as it is now; a stale bytecode file is never read for it."""
+    source = path.read_bytes()
+    module = types.ModuleType(f"mlmesh_stage_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}")
+    module.__file__ = str(path)
+    with _IMPORTING:
+        before = set(sys.modules)
+        writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        sys.modules[module.__name__] = module  # where pickle and dataclasses look classes up
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102
+        except BaseException:
+            del sys.modules[module.__name__]
+            raise
+        finally:
+            sys.path.remove(str(folder))
+            sys.dont_write_bytecode = writes_bytecode
+            _forget(folder, set(sys.modules) - before - {module.__name__})
+    return module
+
+
+def _forget(folder: Path, names: set[str]) -> None:
+    """Takes the folder's own modules out again: another model's folder may hold others of the same name."""
+    for name in names:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(folder):
+            del sys.modules[name]
+
+
+def _check_types(role: str, target: str, function: Any) -> bool:
+    """Checks a stage's signature; tells whether it takes a dict.
+
+    Raises:
+        FailedPrecondition: It does not take one argument, or its annotations are of no tensors.
+    """
     if not callable(function):
         raise FailedPrecondition(f"{role}: {target} cannot be called")
     parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
@@ -119,14 +153,23 @@ def _takes_mapping(role: str, target: str, function: Any) -> bool:
         raise FailedPrecondition(f"{role}: {target} must take exactly one argument")
     routine = function if inspect.isroutine(function) else type(function).__call__
     try:
-        annotation = typing.get_type_hints(routine).get(positional[0].name)
+        annotations = typing.get_type_hints(routine)
     except Exception as error:
         raise FailedPrecondition(f"{role}: the annotations of {target} cannot be read: {error}") from error
+    takes_mapping = _is_mapping(annotations.get(positional[0].name), f"{role}: {target} must take")
+    _is_mapping(annotations.get("return"), f"{role}: {target} must give")
+    return takes_mapping
+
+
+def _is_mapping(annotation: Any, must: str) -> bool:
     if annotation is None or annotation is Any:
         return False
     origin = typing.get_origin(annotation) or annotation
     if origin in {dict, collections.abc.Mapping}:
+        arguments = typing.get_args(annotation)
+        if arguments and (arguments[0] not in {str, Any} or _is_mapping(arguments[1], must)):
+            raise FailedPrecondition(f"{must} a dict of names to numpy arrays, not {annotation!r}")
         return True
     if origin is np.ndarray:
         return False
-    raise FailedPrecondition(f"{role}: {target} must take a numpy array or a dict of them, not {annotation!r}")
+    raise FailedPrecondition(f"{must} a numpy array or a dict of them, not {annotation!r}")

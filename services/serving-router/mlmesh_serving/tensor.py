@@ -29,6 +29,9 @@ NUMPY_OF: dict[str, np.dtype[Any]] = {
 }
 """Datatype → numpy; BYTES are arrays of `bytes` objects."""
 
+UNSERVED_PARAMETERS = ("shared_memory_region", "classification")
+"""Parameters of a tensor (extensions of the protocol) that change what the answer is, and are not served."""
+
 _NAME_OF = {dtype: name for name, dtype in NUMPY_OF.items()}
 
 
@@ -48,6 +51,30 @@ class Tensor:
     def datatype(self) -> str:
         """The protocol's name of the dtype."""
         return datatype_of(self.data.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Metadata of an input or an output.
+
+    Attributes:
+        name: As clients call it.
+        datatype: One of NUMPY_OF.
+        shape: -1 is any size.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.datatype} {list(self.shape)})"
+
+    def has_shape(self, shape: Sequence[int]) -> bool:
+        """Tells whether a tensor of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +108,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     """Makes a tensor of what a stage returned: an array, a list, a number, text.
 
     Raises:
-        TypeError: It cannot be a tensor.
+        TypeError, ValueError: It cannot be a tensor.
     """
     data = np.asarray(value)
     if data.dtype.kind in "SU":
@@ -120,7 +147,8 @@ def check_shape(shape: Sequence[int], field: str, limits: Limits) -> int:
     if any(dimension < 0 for dimension in shape):
         raise InvalidArgument(f"must have no negative dimension, got {list(shape)}", field=f"{field}.shape")
     count = math.prod(shape)
-    if count > limits.max_elements:
+    # Beside a dimension of 0 another could be beyond what numpy can hold.
+    if count > limits.max_elements or max(shape, default=0) > limits.max_elements:
         raise InvalidArgument(
             f"must hold at most {limits.max_elements} elements, got {list(shape)}", field=f"{field}.shape"
         )
@@ -154,3 +182,29 @@ def check_names(names: Sequence[str], limits: Limits) -> None:
             raise InvalidArgument("must not be empty", field=f"inputs[{index}].name")
         if name in names[:index]:
             raise InvalidArgument(f"{name!r} is there twice", field=f"inputs[{index}].name")
+
+
+def check_inputs(tensors: Sequence[Tensor], declared: Sequence[TensorInfo]) -> list[Tensor]:
+    """Checks tensors against what a model says that it takes, and gives them in its order.
+
+    Raises:
+        InvalidArgument: One is missing, unknown, or of another datatype or shape.
+    """
+    given = {tensor.name: (index, tensor) for index, tensor in enumerate(tensors)}
+    expected = ", ".join(map(str, declared))
+    known = {info.name for info in declared}
+    for name, (index, _) in given.items():
+        if name not in known:
+            raise InvalidArgument(f"there is no input {name!r}; expected {expected}", field=f"inputs[{index}].name")
+    ordered = []
+    for info in declared:
+        if info.name not in given:
+            raise InvalidArgument(f"{info} is missing", field="inputs")
+        index, tensor = given[info.name]
+        where = f"inputs[{index}] ({info.name})"
+        if tensor.datatype != info.datatype:
+            raise InvalidArgument(f"must be {info.datatype}, got {tensor.datatype}", field=f"{where}.datatype")
+        if not info.has_shape(tensor.data.shape):
+            raise InvalidArgument(f"must be {list(info.shape)}, got {list(tensor.data.shape)}", field=f"{where}.shape")
+        ordered.append(tensor)
+    return ordered

@@ -8,7 +8,15 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 
 from mlmesh_serving.codecs.raw import decode_raw, encode_raw
-from mlmesh_serving.tensor import Limits, Tensor, bytes_array, check_datatype, check_names, check_shape
+from mlmesh_serving.tensor import (
+    UNSERVED_PARAMETERS,
+    Limits,
+    Tensor,
+    bytes_array,
+    check_datatype,
+    check_names,
+    check_shape,
+)
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -42,6 +50,7 @@ def decode_request(request: oip.ModelInferRequest, limits: Limits) -> list[Tenso
     tensors = []
     for index, declared in enumerate(request.inputs):
         field = f"inputs[{index}] ({declared.name})"
+        _check_parameters(declared, field)
         dtype = check_datatype(declared.datatype, field)
         shape = list(declared.shape)
         count = check_shape(shape, field, limits)
@@ -53,6 +62,24 @@ def decode_request(request: oip.ModelInferRequest, limits: Limits) -> list[Tenso
             data = _typed(declared, dtype, shape, count, field)
         tensors.append(Tensor(declared.name, data))
     return tensors
+
+
+def wanted_outputs(request: oip.ModelInferRequest) -> list[str]:
+    """Gives the names of the outputs that a request asks for; none: all.
+
+    Raises:
+        InvalidArgument: They are asked for in a way that is not served.
+    """
+    for index, output in enumerate(request.outputs):
+        _check_parameters(output, f"outputs[{index}] ({output.name})")
+    return [output.name for output in request.outputs]
+
+
+def _check_parameters(declared: Any, field: str) -> None:
+    """Parameters are hints, but for these: to pass over them would be a wrong answer."""
+    for name in UNSERVED_PARAMETERS:
+        if name in declared.parameters:
+            raise InvalidArgument("is not served", field=f"{field}.parameters.{name}")
 
 
 def _typed(declared: Any, dtype: np.dtype[Any], shape: list[int], count: int, field: str) -> Any:

@@ -35,7 +35,10 @@ def decode_raw(
     expected = count * dtype.itemsize
     if len(data) != expected:
         raise InvalidArgument(f"must be {expected} bytes for the shape {shape}, got {len(data)}", field=field)
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+    array = np.frombuffer(data, dtype=dtype)
+    if not array.flags.aligned:  # behind a JSON part of any length; compiled code wants it aligned
+        array = array.copy()
+    return array.reshape(shape)
 
 
 def _split(data: bytes | memoryview, count: int, field: str) -> list[bytes]:
@@ -46,6 +49,8 @@ def _split(data: bytes | memoryview, count: int, field: str) -> list[bytes]:
             raise InvalidArgument("ends within the length of an element", field=field)
         (length,) = _LENGTH.unpack_from(data, position)
         position += _LENGTH.size
+        if len(items) == count:
+            raise InvalidArgument(f"must hold {count} elements for its shape, got more", field=field)
         if position + length > end:
             raise InvalidArgument(f"declares an element of {length} bytes and ends after {end - position}", field=field)
         items.append(bytes(data[position : position + length]))

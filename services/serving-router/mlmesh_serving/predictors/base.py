@@ -1,20 +1,12 @@
 """The interface of a model format."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Metadata of an input or an output; -1 in the shape is any size."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
+from mlmesh_serving.tensor import TensorInfo
 
 
 class Predictor(ABC):
@@ -25,7 +17,7 @@ class Predictor(ABC):
     @classmethod
     @abstractmethod
     def load(cls, path: Path, method: str) -> "Predictor":
-        """Loads a model.
+        """Loads a model and makes it ready to answer quickly.
 
         Args:
             path: The model file, or the folder it lies in.
@@ -40,16 +32,21 @@ class Predictor(ABC):
         """Predicts.
 
         Args:
-            data: Of the shape that `inputs` says.
+            data: Of the shape that `inputs` says, if it says one.
 
         Raises:
-            InvalidArgument: The data has another shape or type.
+            ValueError, TypeError: The model refuses it.
         """
 
     @property
     @abstractmethod
     def inputs(self) -> list[TensorInfo]:
-        """What it takes."""
+        """What it takes; empty if that is not known."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> list[TensorInfo]:
+        """What it gives; empty if that is not known."""
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ from mlmesh_protos.inference import grpc_service_pb2_grpc
 
 from mlmesh_serving import __version__
 from mlmesh_serving.access import RESOURCE
-from mlmesh_serving.codecs.grpc import decode_request, encode_response
+from mlmesh_serving.codecs.grpc import decode_request, encode_response, wanted_outputs
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
 from mlmesh_serving.repository import State
 
@@ -52,9 +52,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
+        return await self._infer(request, request.model_name)
+
+    async def _infer(self, request: oip.ModelInferRequest, model: str) -> oip.ModelInferResponse:
         tensors = decode_request(request, self._plane.limits)
-        wanted = [output.name for output in request.outputs]
-        answer = await self._plane.infer(request.model_name, request.model_version, tensors, wanted)
+        wanted = wanted_outputs(request)
+        answer = await self._plane.infer(model, request.model_version, tensors, wanted)
         return encode_response(request, answer.version, answer.outputs)
 
     async def ModelStreamInfer(
@@ -62,8 +65,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         async for request in request_iterator:
             try:
-                await arequire("infer", RESOURCE, split_model_name(request.model_name)[0])
-                answer = await self.ModelInfer(request, context)
+                namespace, name = split_model_name(request.model_name)
+                namespace = await arequire("infer", RESOURCE, namespace)
+                answer = await self._infer(request, f"{namespace}.{name}")
                 yield oip.ModelStreamInferResponse(infer_response=answer)
             except ServiceError as error:  # one bad request does not end the stream
                 failed = oip.ModelInferResponse(id=request.id, model_name=request.model_name)
@@ -75,7 +79,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         for served in self._plane.index(ready_only=request.ready):
             state = "READY" if served.chain is not None else "UNAVAILABLE"
             response.models.add(
-                name=served.stored.name,
+                name=served.stored.name,  # found again by it: the caller's default namespace is listed
                 version=str(served.ready_revision or served.stored.revision),
                 state="LOADING" if served.state is State.LOADING and served.chain is None else state,
                 reason=served.message,

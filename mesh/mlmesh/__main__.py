@@ -1,0 +1,6 @@
+"""`python -m mlmesh` is the command mlmesh."""
+
+from mlmesh.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""How commands speak: results on standard output, everything else on standard error."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def emit(value: Any) -> None:
+    """Prints a result as JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Gives a console for people."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def fail(message: str, *, as_json: bool = False, code: int = 1) -> NoReturn:
+    """Ends the command: the message on standard error, with `--json` also as {"error": ...} on standard output."""
+    if as_json:
+        emit({"error": message})
+    sys.stderr.write(f"mlmesh: {message}\n")
+    raise typer.Exit(code)
+
+
+def human_bytes(count: float) -> str:
+    """Gives a size in words: 12.3 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def human_seconds(seconds: float) -> str:
+    """Gives a duration in words: 3 s, 2 min 5 s, 1 h 4 min."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

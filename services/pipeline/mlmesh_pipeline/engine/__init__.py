@@ -1,0 +1,1 @@
+"""The local engine: runs pipelines as processes of this machine, over the database."""

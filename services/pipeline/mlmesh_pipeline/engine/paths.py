@@ -1,0 +1,73 @@
+"""Where the files of runs are."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from mlmesh_pipeline.resources import Run, Task
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_FILE = "file://"
+
+
+def file_path(uri: str) -> Path | None:
+    """Gives the path of a file URI, None for other URIs."""
+    if not uri.startswith(_FILE):
+        return None
+    return Path(unquote(urlsplit(uri).path))
+
+
+def file_uri(path: str | Path) -> str:
+    """Gives the URI of an absolute path."""
+    return _FILE + quote(str(path))
+
+
+def local_form(uri: str) -> str:
+    """Gives the form in which KFP's executor gets a URI: a plain path for what is on this machine."""
+    path = file_path(uri)
+    return str(path) if path else uri
+
+
+def uri_of(local: str) -> str:
+    """Gives the URI of what KFP's executor reports: plain paths become file URIs."""
+    return file_uri(local) if local.startswith("/") else local
+
+
+def safe(name: str) -> str:
+    """Makes a name that is one part of a path."""
+    return _UNSAFE.sub("-", name).strip(".-") or "x"
+
+
+class RunPaths:
+    """The folders of one run.
+
+    Args:
+        work_root: Holds scratch folders and logs of all runs.
+        artifact_root: URI under which artifacts go.
+        run: The run.
+    """
+
+    def __init__(self, work_root: Path, artifact_root: str, run: Run) -> None:
+        self._work = work_root / run.run_id
+        root = run.pipeline_root or artifact_root
+        self.root_uri = f"{root}/{safe(run.namespace)}/{safe(run.pipeline_name)}/{run.run_id}"
+
+    def outputs(self, task: Task) -> str:
+        """URI of a task's outputs."""
+        return f"{self.root_uri}/{'/'.join(safe(part) for part in task.path.split('/'))}"
+
+    def attempt(self, task_id: str, number: int) -> Path:
+        """Scratch folder of an attempt."""
+        return self._work / task_id / str(number)
+
+    def log(self, task_id: str, number: int) -> Path:
+        """Log of an attempt."""
+        return self._work / task_id / f"{number}.log"
+
+    def clean_outputs(self, task: Task) -> None:
+        """Makes the folder of a task's outputs, empty."""
+        path = file_path(self.outputs(task))
+        assert path is not None
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True, mode=0o700)

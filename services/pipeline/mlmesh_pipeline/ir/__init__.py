@@ -1,0 +1,1 @@
+"""The intermediate representation of pipelines (`ml_pipelines.PipelineSpec`): read, checked, evaluated."""

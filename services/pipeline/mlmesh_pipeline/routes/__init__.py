@@ -1,0 +1,1 @@
+"""The HTTP port: what gRPC transcoding cannot say."""

@@ -1,0 +1,1 @@
+"""gRPC: messages to domain and back, nothing else."""

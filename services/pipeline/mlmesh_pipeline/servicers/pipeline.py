@@ -1,0 +1,135 @@
+"""PipelineService."""
+
+from typing import Any
+
+from google.protobuf import empty_pb2, json_format
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from mlmesh_kit.identity import current_caller
+from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, pipeline_pb2_grpc
+
+from mlmesh_pipeline.access import require_visible
+from mlmesh_pipeline.pipelines import Pipelines
+from mlmesh_pipeline.resources import Pipeline
+from mlmesh_pipeline.servicers.convert import list_query, naming_of, pipeline_message, version_message
+from mlmesh_pipeline.store import PipelineStore
+
+_NO_FETCHING = (
+    "package_url: this service does not fetch from URLs yet; upload the package to /apis/v2beta1/pipelines/upload, "
+    "or send pipeline_spec"
+)
+
+
+class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
+    """Serves pipelines and their versions.
+
+    Args:
+        pipelines: Creates them.
+        store: Where they are.
+    """
+
+    def __init__(self, pipelines: Pipelines, store: PipelineStore) -> None:
+        self._pipelines = pipelines
+        self._store = store
+
+    def CreatePipeline(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
+        namespace = request.pipeline.namespace or current_caller().default_namespace
+        return pipeline_message(self._pipelines.create(namespace, naming_of(request.pipeline)))
+
+    def GetPipeline(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
+        return pipeline_message(self._visible("get", request.pipeline_id))
+
+    def GetPipelineByName(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
+        namespace = request.namespace or current_caller().default_namespace
+        return pipeline_message(self._store.find(namespace, request.name))
+
+    def ListPipelines(self, request: Any, context: Any) -> pipeline_pb2.ListPipelinesResponse:
+        namespace = request.namespace or current_caller().default_namespace
+        page = self._store.page(namespace, list_query(request))
+        return pipeline_pb2.ListPipelinesResponse(
+            pipelines=[pipeline_message(item) for item in page.items],
+            total_size=page.total_size,
+            next_page_token=page.next_page_token,
+        )
+
+    def DeletePipeline(self, request: Any, context: Any) -> empty_pb2.Empty:
+        self._visible("delete", request.pipeline_id)
+        self._store.delete(request.pipeline_id, cascade=request.cascade)
+        return empty_pb2.Empty()
+
+    def UpdatePipeline(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
+        found = self._visible("update", request.pipeline.pipeline_id)
+        naming = naming_of(request.pipeline)
+        naming.checked("pipeline", found.name)
+        changes: dict[str, Any] = {"tags": naming.tags}
+        if naming.display_name:
+            changes["display_name"] = naming.display_name
+        if naming.description:
+            changes["description"] = naming.description
+        return pipeline_message(self._store.update(found.pipeline_id, changes))
+
+    def CreatePipelineAndVersion(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
+        namespace = request.pipeline.namespace or current_caller().default_namespace
+        spec = _spec_of(request.pipeline_version)
+        return pipeline_message(self._pipelines.create(namespace, naming_of(request.pipeline), spec))
+
+    def CreatePipelineVersion(self, request: Any, context: Any) -> pipeline_pb2.PipelineVersion:
+        asked = request.pipeline_version
+        found = self._visible("create", request.pipeline_id or asked.pipeline_id)
+        version = self._pipelines.create_version(
+            found.pipeline_id, naming_of(asked), _spec_of(asked), code_url=asked.code_source_url
+        )
+        return version_message(version)
+
+    def GetPipelineVersion(self, request: Any, context: Any) -> pipeline_pb2.PipelineVersion:
+        self._visible("get", request.pipeline_id)
+        return version_message(self._store.get_version(request.pipeline_id, _given(request.pipeline_version_id)))
+
+    def ListPipelineVersions(self, request: Any, context: Any) -> pipeline_pb2.ListPipelineVersionsResponse:
+        self._visible("list", request.pipeline_id)
+        page = self._store.page_of_versions(request.pipeline_id, list_query(request))
+        return pipeline_pb2.ListPipelineVersionsResponse(
+            pipeline_versions=[version_message(item) for item in page.items],
+            total_size=page.total_size,
+            next_page_token=page.next_page_token,
+        )
+
+    def DeletePipelineVersion(self, request: Any, context: Any) -> empty_pb2.Empty:
+        self._visible("delete", request.pipeline_id)
+        found = self._store.get_version(request.pipeline_id, _given(request.pipeline_version_id))
+        self._store.delete_version(found.version_id)
+        return empty_pb2.Empty()
+
+    def UpdatePipelineVersion(self, request: Any, context: Any) -> pipeline_pb2.PipelineVersion:
+        asked = request.pipeline_version
+        self._visible("update", asked.pipeline_id)
+        found = self._store.get_version(asked.pipeline_id, _given(asked.pipeline_version_id))
+        naming = naming_of(asked)
+        naming.checked("pipeline_version", found.name)
+        changes: dict[str, Any] = {"tags": naming.tags}
+        if naming.display_name:
+            changes["display_name"] = naming.display_name
+        if naming.description:
+            changes["description"] = naming.description
+        return version_message(self._store.update_version(found.version_id, changes))
+
+    def _visible(self, verb: str, pipeline_id: str) -> Pipeline:
+        if not pipeline_id:
+            raise InvalidArgument("is required", field="pipeline_id")
+        found = self._store.get(pipeline_id)
+        require_visible(verb, "pipelines", found.namespace, "pipeline", pipeline_id)
+        return found
+
+
+def _given(version_id: str) -> str:
+    if not version_id:
+        raise NotFound("pipeline version", version_id)
+    return version_id
+
+
+def _spec_of(version: Any) -> dict[str, Any]:
+    if version.HasField("pipeline_spec"):
+        found: dict[str, Any] = json_format.MessageToDict(version.pipeline_spec)
+        return found
+    if version.HasField("package_url"):
+        raise FailedPrecondition(_NO_FETCHING)
+    raise InvalidArgument("pipeline_spec is required", field="pipeline_version.pipeline_spec")

@@ -1,0 +1,10 @@
+"""The database: the only place with SQL."""
+
+from mlmesh_pipeline.store.cache import CacheStore
+from mlmesh_pipeline.store.experiments import ExperimentStore
+from mlmesh_pipeline.store.outbox import OutboxStore
+from mlmesh_pipeline.store.pipelines import PipelineStore
+from mlmesh_pipeline.store.runs import RunStore
+from mlmesh_pipeline.store.tasks import TaskStore
+
+__all__ = ["CacheStore", "ExperimentStore", "OutboxStore", "PipelineStore", "RunStore", "TaskStore"]

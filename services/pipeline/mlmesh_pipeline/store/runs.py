@@ -1,0 +1,288 @@
+"""Runs in the database."""
+
+from typing import Any
+
+from mlmesh_kit.database import read, run_transaction
+from mlmesh_kit.errors import FailedPrecondition, NotFound
+from sqlalchemy import Connection, Engine, Row, and_, delete, exists, insert, select, update
+
+from mlmesh_pipeline.listing import ListQuery, Page
+from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, StorageState, now
+from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
+from mlmesh_pipeline.store.fence import Fence, check_fence
+from mlmesh_pipeline.store.listing import list_page
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
+from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs, tasks
+
+_FIELDS = {
+    "id": runs.c.run_id,
+    "run_id": runs.c.run_id,
+    "name": runs.c.display_name,
+    "display_name": runs.c.display_name,
+    "description": runs.c.description,
+    "created_at": runs.c.created_at,
+    "scheduled_at": runs.c.created_at,
+    "finished_at": runs.c.finished_at,
+    "state": runs.c.state,
+    "status": runs.c.state,
+    "storage_state": runs.c.storage_state,
+    "experiment_id": runs.c.experiment_id,
+    "namespace": runs.c.namespace,
+    "service_account": runs.c.service_account,
+    "pipeline_id": runs.c.pipeline_id,
+    "pipeline_version_id": runs.c.version_id,
+}
+_ACTIVE = [RuntimeState.PENDING.value, RuntimeState.RUNNING.value, RuntimeState.CANCELING.value]
+
+
+class RunStore:
+    """Runs.
+
+    Args:
+        engine: The database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, run: Run, spec: dict[str, Any]) -> Run:
+        """Adds a run, PENDING, with its specification."""
+
+        def write(connection: Connection) -> str:
+            digest = put_spec(connection, spec)
+            connection.execute(
+                insert(runs).values(
+                    run_id=run.run_id,
+                    namespace=run.namespace,
+                    experiment_id=run.experiment_id,
+                    display_name=run.display_name,
+                    description=run.description,
+                    storage_state=run.storage_state.value,
+                    pipeline_id=run.pipeline_id,
+                    version_id=run.version_id,
+                    pipeline_name=run.pipeline_name,
+                    spec_digest=digest,
+                    parameters=dump(run.parameters),
+                    pipeline_root=run.pipeline_root,
+                    service_account=run.service_account,
+                    creator=run.creator,
+                    created_at=run.created_at,
+                    finished_at=0,
+                    state=run.state.value,
+                    problem="",
+                    plugins_input=dump(run.plugins_input),
+                )
+            )
+            connection.execute(
+                update(experiments)
+                .where(experiments.c.experiment_id == run.experiment_id)
+                .values(last_run_created_at=run.created_at)
+            )
+            _event(connection, run.run_id, run.state, None)
+            return digest
+
+        run_transaction(self._engine, write)
+        return self.get(run.run_id)
+
+    def get(self, run_id: str) -> Run:
+        """Gives a run.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+        with read(self._engine) as connection:
+            row = connection.execute(select(runs).where(runs.c.run_id == run_id)).first()
+        if row is None:
+            raise NotFound("run", run_id)
+        return _run(row)
+
+    def spec(self, digest: str) -> dict[str, Any]:
+        """Gives a specification by its digest."""
+        with read(self._engine) as connection:
+            return get_spec(connection, digest)
+
+    def specs(self, digests: set[str]) -> dict[str, dict[str, Any]]:
+        """Gives specifications by digest."""
+        with read(self._engine) as connection:
+            return get_specs(connection, digests)
+
+    def history(self, run_ids: list[str]) -> dict[str, list[Event]]:
+        """Gives the states of runs over time."""
+        found: dict[str, list[Event]] = {run_id: [] for run_id in run_ids}
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(events).where(events.c.run_id.in_(run_ids), events.c.task_id == "").order_by(events.c.event_id)
+            )
+            for row in rows:
+                found[row.run_id].append(Event(row.at, "", RuntimeState(row.state), load_problem(row.problem)))
+        return found
+
+    def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[Run]:
+        """Lists the runs of a namespace, or of one of its experiments."""
+        where = [runs.c.namespace == namespace]
+        if experiment_id:
+            where.append(runs.c.experiment_id == experiment_id)
+        with read(self._engine) as connection:
+            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=_run)
+
+    def set_storage(self, run_id: str, state: StorageState) -> None:
+        """Archives or restores a run."""
+        run_transaction(
+            self._engine,
+            lambda connection: connection.execute(
+                update(runs).where(runs.c.run_id == run_id).values(storage_state=state.value)
+            ),
+        )
+
+    def ask_to_cancel(self, run_id: str) -> RuntimeState:
+        """Makes an active run CANCELING; gives the state it has then.
+
+        Raises:
+            FailedPrecondition: It has ended.
+        """
+
+        def write(connection: Connection) -> RuntimeState:
+            state = _state(connection, run_id)
+            if state.is_final:
+                raise FailedPrecondition(f"run {run_id!r} has ended ({state}); only an active run can be terminated")
+            if state != RuntimeState.CANCELING:
+                _set_state(connection, run_id, RuntimeState.CANCELING, None)
+            return RuntimeState.CANCELING
+
+        return run_transaction(self._engine, write)
+
+    def reopen(self, run_id: str) -> None:
+        """Makes an ended run PENDING again; what did not succeed in it is to be run anew.
+
+        Raises:
+            FailedPrecondition: It did not fail.
+        """
+
+        def write(connection: Connection) -> None:
+            state = _state(connection, run_id)
+            if state not in {RuntimeState.FAILED, RuntimeState.CANCELED}:
+                raise FailedPrecondition(f"run {run_id!r} is {state}; only a failed or canceled run can be retried")
+            connection.execute(
+                update(tasks)
+                .where(
+                    tasks.c.run_id == run_id,
+                    tasks.c.state != RuntimeState.SUCCEEDED.value,
+                    and_(tasks.c.cached_from == ""),
+                )
+                .values(
+                    state=RuntimeState.PENDING.value, problem="", started_at=0, finished_at=0, outputs="", inputs=""
+                )
+            )
+            _set_state(connection, run_id, RuntimeState.PENDING, None)
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(finished_at=0))
+
+        run_transaction(self._engine, write)
+
+    def set_state(self, run_id: str, state: RuntimeState, problem: Problem | None, fence: Fence) -> None:
+        """Changes the state of a run that we drive.
+
+        Raises:
+            LostLease: Another service drives it now.
+        """
+
+        def write(connection: Connection) -> None:
+            check_fence(connection, fence)
+            _set_state(connection, run_id, state, problem)
+            connection.execute(insert(outbox).values(run_id=run_id, task_id="", created_at=now(), last_error=""))
+
+        run_transaction(self._engine, write)
+
+    def state(self, run_id: str) -> RuntimeState | None:
+        """Gives the state of a run; None where it was deleted."""
+        with read(self._engine) as connection:
+            found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id)).scalar()
+        return RuntimeState(found) if found else None
+
+    def unattended(self, limit: int) -> list[str]:
+        """Lists active runs that nobody holds a lease on, oldest first."""
+        key = "run/" + runs.c.run_id
+        live = exists().where(leases.c.key == key)
+        with read(self._engine) as connection:
+            return list(
+                connection.execute(
+                    select(runs.c.run_id)
+                    .where(runs.c.state.in_(_ACTIVE), ~live)
+                    .order_by(runs.c.created_at)
+                    .limit(limit)
+                ).scalars()
+            )
+
+    def canceling(self, run_ids: list[str]) -> set[str]:
+        """Gives those of the runs that are to be canceled, or are gone."""
+        with read(self._engine) as connection:
+            rows = connection.execute(select(runs.c.run_id, runs.c.state).where(runs.c.run_id.in_(run_ids))).all()
+        states = {row.run_id: row.state for row in rows}
+        return {run_id for run_id in run_ids if states.get(run_id, "CANCELING") == RuntimeState.CANCELING.value}
+
+    def delete(self, run_id: str) -> None:
+        """Deletes a run with its tasks; its artifacts stay where they are."""
+
+        def write(connection: Connection) -> None:
+            for table in (artifacts, cache, outbox):
+                connection.execute(delete(table).where(table.c.run_id == run_id))
+            connection.execute(delete(runs).where(runs.c.run_id == run_id))
+
+        run_transaction(self._engine, write)
+
+    def set_contexts(self, run_id: str, pipeline_context_id: int, run_context_id: int) -> None:
+        """Keeps the ids that the metadata store gave."""
+        run_transaction(
+            self._engine,
+            lambda connection: connection.execute(
+                update(runs)
+                .where(runs.c.run_id == run_id)
+                .values(pipeline_context_id=pipeline_context_id, run_context_id=run_context_id)
+            ),
+        )
+
+
+def _state(connection: Connection, run_id: str) -> RuntimeState:
+    found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id)).scalar()
+    if found is None:
+        raise NotFound("run", run_id)
+    return RuntimeState(found)
+
+
+def _set_state(connection: Connection, run_id: str, state: RuntimeState, problem: Problem | None) -> None:
+    values: dict[str, Any] = {"state": state.value, "problem": dump_problem(problem)}
+    if state.is_final:
+        values["finished_at"] = now()
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
+    _event(connection, run_id, state, problem)
+
+
+def _event(connection: Connection, run_id: str, state: RuntimeState, problem: Problem | None) -> None:
+    connection.execute(
+        insert(events).values(run_id=run_id, task_id="", at=now(), state=state.value, problem=dump_problem(problem))
+    )
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        run_id=row.run_id,
+        namespace=row.namespace,
+        experiment_id=row.experiment_id,
+        display_name=row.display_name,
+        pipeline_name=row.pipeline_name,
+        spec_digest=row.spec_digest,
+        parameters=load(row.parameters),
+        description=row.description,
+        storage_state=StorageState(row.storage_state),
+        pipeline_id=row.pipeline_id,
+        version_id=row.version_id,
+        pipeline_root=row.pipeline_root,
+        service_account=row.service_account,
+        creator=row.creator,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        state=RuntimeState(row.state),
+        problem=load_problem(row.problem),
+        plugins_input=load(row.plugins_input) or {},
+        pipeline_context_id=row.pipeline_context_id,
+        run_context_id=row.run_context_id,
+    )

@@ -1,0 +1,8 @@
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import what they share from `support`
+
+from support.mesh import mesh
+
+__all__ = ["mesh"]
