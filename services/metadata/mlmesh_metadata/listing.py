@@ -1,0 +1,75 @@
+"""ListOperationOptions: sizes, orders and page tokens of lists."""
+
+from dataclasses import dataclass
+
+from mlmesh_kit.errors import InvalidArgument, Unimplemented
+from mlmesh_kit.paging import decode_page_token, encode_page_token
+from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
+
+from mlmesh_metadata.kinds import Kind, Node
+from mlmesh_metadata.store import Session
+from mlmesh_metadata.store.listing import Order
+
+MAX_PAGE = 100
+_COLUMNS = {
+    mlpb.ListOperationOptions.OrderByField.CREATE_TIME: "create_time_since_epoch",
+    mlpb.ListOperationOptions.OrderByField.LAST_UPDATE_TIME: "last_update_time_since_epoch",
+    mlpb.ListOperationOptions.OrderByField.ID: "id",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Part of a list.
+
+    Args:
+        nodes: In order.
+        next_page_token: "" at the end.
+    """
+
+    nodes: list[Node]
+    next_page_token: str = ""
+
+
+def list_nodes(
+    session: Session,
+    kind: Kind,
+    options: mlpb.ListOperationOptions | None,
+    *,
+    type_id: int | None = None,
+    context_id: int | None = None,
+) -> Page:
+    """Lists nodes.
+
+    Args:
+        session: Of a transaction.
+        kind: Of the nodes.
+        options: As the client wrote them; None: all nodes by id, in one page.
+        type_id: Only of this type.
+        context_id: Only members of this context.
+
+    Raises:
+        InvalidArgument: A size that is not positive, an unknown order, a token that is not ours.
+        Unimplemented: filter_query; it is not served yet.
+    """
+    if options is None:
+        found = session.listing.page(kind, Order("id", True), None, type_id=type_id, context_id=context_id)
+        return Page(session.nodes.in_order(kind, [node_id for _, node_id in found]))
+    if options.filter_query:
+        raise Unimplemented("options.filter_query is not served yet")
+    if options.max_result_size <= 0:
+        message = (
+            f"is required to be greater than 0 and less than or equal to {MAX_PAGE}, not {options.max_result_size}"
+        )
+        raise InvalidArgument(message, field="options.max_result_size")
+    size = min(options.max_result_size, MAX_PAGE)
+    if options.order_by_field.field not in _COLUMNS:
+        raise InvalidArgument("must be CREATE_TIME, LAST_UPDATE_TIME or ID", field="options.order_by_field.field")
+    order = Order(_COLUMNS[options.order_by_field.field], options.order_by_field.is_asc)
+    query = [kind.name, order.column, order.ascending, type_id, context_id]
+    after = decode_page_token(options.next_page_token, query, field="options.next_page_token")
+    found = session.listing.page(
+        kind, order, size + 1, tuple(after) if after else None, type_id=type_id, context_id=context_id
+    )
+    token = encode_page_token(list(found[size - 1]), query) if len(found) > size else ""
+    return Page(session.nodes.in_order(kind, [node_id for _, node_id in found[:size]]), token)

@@ -1,0 +1,33 @@
+"""Wires the metadata service."""
+
+from mlmesh_kit.database import create_engine
+from mlmesh_kit.server import ServiceDefinition, Servicer
+from mlmesh_protos.ml_metadata import metadata_store_service_pb2, metadata_store_service_pb2_grpc
+from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
+
+from mlmesh_metadata.access import ACCESS
+from mlmesh_metadata.config import Settings
+from mlmesh_metadata.servicers.lineage import LineageServicer
+from mlmesh_metadata.servicers.metadata_store import MetadataStoreServicer
+from mlmesh_metadata.store import Store
+
+
+def build(settings: Settings) -> ServiceDefinition:
+    """Opens the database and makes the service."""
+    store = Store(create_engine(settings.resolved_database_url))
+    return ServiceDefinition(
+        name="metadata",
+        servicers=[
+            Servicer(
+                metadata_store_service_pb2.DESCRIPTOR.services_by_name["MetadataStoreService"],
+                metadata_store_service_pb2_grpc.add_MetadataStoreServiceServicer_to_server,
+                MetadataStoreServicer(store, settings.max_request_items),
+            ),
+            Servicer(
+                lineage_pb2.DESCRIPTOR.services_by_name["LineageService"],
+                lineage_pb2_grpc.add_LineageServiceServicer_to_server,
+                LineageServicer(store),
+            ),
+        ],
+        access=ACCESS,
+    )

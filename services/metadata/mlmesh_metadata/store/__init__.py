@@ -1,0 +1,5 @@
+"""Persistence: MLMD's tables by SQLAlchemy. The only place with SQL."""
+
+from mlmesh_metadata.store.store import Session, Store
+
+__all__ = ["Session", "Store"]

@@ -1,0 +1,65 @@
+"""Pages of nodes (ListOperationOptions)."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mlmesh_metadata.kinds import Kind
+from mlmesh_metadata.store.rows import tables_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a list is sorted by: a column of the node's table, then its id.
+
+    Args:
+        column: create_time_since_epoch, last_update_time_since_epoch or id.
+        ascending: The smallest first.
+    """
+
+    column: str
+    ascending: bool
+
+
+class Listing:
+    """Pages, in one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def page(
+        self,
+        kind: Kind,
+        order: Order,
+        limit: int | None,
+        after: tuple[int, int] | None = None,
+        *,
+        type_id: int | None = None,
+        context_id: int | None = None,
+    ) -> list[tuple[int, int]]:
+        """Gives (value of the order's column, id), in order.
+
+        Args:
+            kind: Of the nodes.
+            order: How to sort.
+            limit: How many at most.
+            after: The last (value, id) of the page before: what comes after it is stable when nodes are added.
+            type_id: Only nodes of this type.
+            context_id: Only members of this context; for contexts not allowed.
+        """
+        table = tables_of(kind).nodes
+        sorted_by, node_id = table.c[order.column], table.c.id
+        query = sa.select(sorted_by, node_id)
+        if type_id is not None:
+            query = query.where(table.c.type_id == type_id)
+        if context_id is not None:
+            member = tables_of(kind).members
+            assert member is not None
+            query = query.join(member, member.c[f"{kind.name}_id"] == node_id).where(member.c.context_id == context_id)
+        if after is not None:
+            position = sa.tuple_(sorted_by, node_id)
+            bound = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
+            query = query.where(position > bound if order.ascending else position < bound)
+        direction = sa.asc if order.ascending else sa.desc
+        query = query.order_by(direction(sorted_by), direction(node_id)).limit(limit)
+        return [(row[0], row[1]) for row in self._connection.execute(query)]

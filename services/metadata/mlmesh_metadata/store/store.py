@@ -1,0 +1,48 @@
+"""The database as transactions on nodes, types and links."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import sqlalchemy as sa
+from mlmesh_kit.database import read, run_transaction
+
+from mlmesh_metadata.store.links import LinkRows
+from mlmesh_metadata.store.listing import Listing
+from mlmesh_metadata.store.nodes import NodeRows
+from mlmesh_metadata.store.schema import prepare
+from mlmesh_metadata.store.types import TypeRows
+
+T = TypeVar("T")
+
+
+class Session:
+    """What can be read and written in one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.types = TypeRows(connection)
+        self.nodes = NodeRows(connection, self.types)
+        self.links = LinkRows(connection)
+        self.listing = Listing(connection)
+
+
+class Store:
+    """A database of ML Metadata.
+
+    Args:
+        engine: Made by `mlmesh_kit.database.create_engine`. An empty database is filled with MLMD's tables.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        prepare(engine)
+
+    def write(self, change: Callable[[Session], T]) -> T:
+        """Runs a change in one transaction; again when the database is busy, so it must have no other effects."""
+        return run_transaction(self._engine, lambda connection: change(Session(connection)))
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Gives a session that reads one consistent state."""
+        with read(self._engine) as connection:
+            yield Session(connection)

@@ -1,0 +1,67 @@
+"""Property values as MLMD keeps them in columns."""
+
+import base64
+import math
+from typing import Any
+
+from google.protobuf import any_pb2, struct_pb2
+from google.protobuf.message import DecodeError
+from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
+
+_STRUCT_PREFIX = "mlmd-struct::"
+COLUMNS = ("int_value", "double_value", "string_value", "proto_value", "bool_value")
+
+PROPERTY_TYPES: dict[str, int] = {
+    "int_value": mlpb.INT,
+    "double_value": mlpb.DOUBLE,
+    "string_value": mlpb.STRING,
+    "struct_value": mlpb.STRUCT,
+    "proto_value": mlpb.PROTO,
+    "bool_value": mlpb.BOOLEAN,
+}
+"""Which declared kind of property a value's field is for."""
+
+
+def to_columns(value: mlpb.Value) -> dict[str, Any]:
+    """Gives a value's columns; all but one are None."""
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS)
+    field = value.WhichOneof("value")
+    if field == "struct_value":
+        packed = value.struct_value.SerializeToString(deterministic=True)
+        columns["string_value"] = _STRUCT_PREFIX + base64.b64encode(packed).decode()
+    elif field == "proto_value":
+        columns["proto_value"] = base64.b64encode(value.proto_value.SerializeToString(deterministic=True))
+    elif field is not None:
+        columns[field] = getattr(value, field)
+    return columns
+
+
+def from_columns(row: Any) -> mlpb.Value:
+    """Reads a value from a row that has `COLUMNS` as attributes."""
+    if row.string_value is not None:
+        text: str = row.string_value
+        if text.startswith(_STRUCT_PREFIX):
+            struct = struct_pb2.Struct()
+            try:
+                struct.ParseFromString(base64.b64decode(text[len(_STRUCT_PREFIX) :], validate=True))
+            except (ValueError, DecodeError):
+                return mlpb.Value(string_value=text)  # text that only looks like a struct
+            return mlpb.Value(struct_value=struct)
+        return mlpb.Value(string_value=text)
+    if row.int_value is not None:
+        return mlpb.Value(int_value=row.int_value)
+    if row.double_value is not None:
+        return mlpb.Value(double_value=row.double_value)
+    if row.bool_value is not None:
+        return mlpb.Value(bool_value=bool(row.bool_value))
+    if row.proto_value is not None:
+        packed = any_pb2.Any()
+        raw = row.proto_value
+        packed.ParseFromString(base64.b64decode(raw))
+        return mlpb.Value(proto_value=packed)
+    return mlpb.Value()
+
+
+def is_storable(value: mlpb.Value) -> bool:
+    """Whether a database keeps it: NaN becomes NULL in SQLite."""
+    return not (value.WhichOneof("value") == "double_value" and math.isnan(value.double_value))

@@ -1,0 +1,103 @@
+"""The stock ml-metadata client, and MLMD's own store as the judge: what it answers, we answer."""
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlmesh_kit.testing import ServiceProcess
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venvs" / "mlmd" / "bin" / "python"
+SCENARIOS = Path(__file__).parent / "mlmd" / "scenarios.py"
+
+pytestmark = pytest.mark.conformance
+
+
+def run_scenarios(target: str, *only: str) -> dict[str, dict[str, Any]]:
+    assert PYTHON.exists(), "the stock client is not installed: make clients"
+    done = subprocess.run(
+        [str(PYTHON), str(SCENARIOS), target, *only], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """MLMD's own answers, and the database that it wrote."""
+    database = tmp_path_factory.mktemp("mlmd") / "mlmd.db"
+    return database, run_scenarios(f"sqlite:{database}")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("metadata")
+
+
+@pytest.fixture(scope="module")
+def ours(data_dir: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", data_dir) as service:
+        yield run_scenarios(f"grpc:{service.grpc}")
+
+
+def _comparable(answer: Any) -> Any:
+    """Leaves out an error's words, which are each store's own; its class is what clients act on."""
+    return {"error": answer["error"]} if isinstance(answer, dict) and "error" in answer else answer
+
+
+NAMES = ["types", "nodes", "links", "put_execution", "subgraph", "masks", "times", "paging"]
+
+
+@pytest.mark.parametrize("scenario", NAMES)
+def test_answers_as_mlmd_does(
+    scenario: str, theirs: tuple[Path, dict[str, dict[str, Any]]], ours: dict[str, dict[str, Any]]
+) -> None:
+    expected = {step: _comparable(answer) for step, answer in theirs[1][scenario].items()}
+    got = {step: _comparable(answer) for step, answer in ours[scenario].items()}
+    assert got == expected
+
+
+def test_every_scenario_is_compared(theirs: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    assert set(theirs[1]) == set(NAMES)
+    assert sum(len(steps) for steps in theirs[1].values()) > 150
+
+
+def test_errors_say_what_to_mend(ours: dict[str, dict[str, Any]]) -> None:
+    for steps in ours.values():
+        for step, answer in steps.items():
+            if isinstance(answer, dict) and "error" in answer:
+                assert answer["message"], step
+                assert "Traceback" not in answer["message"] and "sqlite" not in answer["message"].lower(), step
+
+
+def _read_all(target: str) -> dict[str, Any]:
+    return run_scenarios(target, "contents")["contents"]
+
+
+def test_a_database_of_mlmds_opens_as_it_is(theirs: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
+    expected = _read_all(f"sqlite:{theirs[0]}")
+    url = f"sqlite:///{theirs[0]}"
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": url}) as service:
+        assert _read_all(f"grpc:{service.grpc}") == expected
+    assert len(expected["artifacts"]) > 20
+
+
+def test_mlmd_opens_a_database_of_ours(ours: dict[str, dict[str, Any]], data_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    source = sqlite3.connect(data_dir / "metadata" / "metadata.db")
+    target = sqlite3.connect(copy)
+    with source, target:
+        source.backup(target)
+    source.close()
+    target.close()
+    read = _read_all(f"sqlite:{copy}")
+    assert len(read["artifacts"]) > 20
+    with ServiceProcess(
+        "mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": f"sqlite:///{copy}"}
+    ) as again:
+        assert _read_all(f"grpc:{again.grpc}") == read
