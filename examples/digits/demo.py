@@ -49,6 +49,9 @@ class DemoError(Exception):
     """Something on the way did not end as it must."""
 
 
+FAILURES = (DemoError, httpx.HTTPError, grpc.RpcError)
+
+
 class Mesh:
     """A mesh that is up, seen through its ingress.
 
@@ -162,7 +165,8 @@ def watch(mesh: Mesh, run_id: str) -> Any:
             states = (
                 {t.display_name: str(t.state) for t in (run.run_details.task_details or [])} if run.run_details else {}
             )
-            if states.get("tune") == "RUNNING" or (states.get("tune") == "SUCCEEDED" and not trials):
+            unfinished = not trials or any(state_of(trial) in {"Created", "Running"} for trial in trials)
+            if states.get("tune") in {"RUNNING", "SUCCEEDED"} and unfinished:
                 answer = mesh.http.get(experiment)
                 if answer.is_success:
                     trials = answer.json().get("trials", [])
@@ -180,16 +184,87 @@ def watch(mesh: Mesh, run_id: str) -> Any:
     return run
 
 
-def lineage(mesh: Mesh, run_id: str) -> tuple[Tree, dict[str, Any]]:
-    """Asks the metadata service how the served model came to be; gives a picture and the graph.
+def task_id(run: Any, name: str) -> str:
+    """Finds a task of a run by its name."""
+    return str(next(t.task_id for t in run.run_details.task_details if t.display_name == name))
 
-    Lineage is written behind the run, never holding it up; so the question is asked until the answer is whole.
+
+def outputs(mesh: Mesh, run: Any, task: str) -> dict[str, Any]:
+    """Reads what a task gave out: its parameters, and its artifacts with their metadata."""
+    found: dict[str, Any] = mesh.get(f"/apis/v2beta1/runs/{run.run_id}/tasks/{task_id(run, task)}/outputs")
+    return found
+
+
+def lineage(mesh: Mesh, run: Any) -> dict[str, Any]:
+    """Asks the metadata service how the registered model came to be.
+
+    Lineage is written behind the run, never holding it up; so the question is asked until the answer reaches the data.
+
+    Raises:
+        DemoError: It is not whole within half a minute.
     """
+    model = outputs(mesh, run, "register")["artifacts"]["registered"][0]
+    question = f"/metadata/v1/lineage?{urllib.parse.urlencode({'uri': model['uri']})}"
     deadline = time.monotonic() + 30
     while True:
-        graph = mesh.get(f"/metadata/v1/lineage:upstream?{urllib.parse.urlencode({'artifact.name': run_id})}")
-        if graph or time.monotonic() > deadline:
-            return Tree("lineage"), graph
+        answer = mesh.http.get(question)
+        graph = answer.json() if answer.is_success else {}
+        missing = {"load", "split", "tune", "train", "register"} - {
+            str(node.get("properties", {}).get("display_name", "")) for node in graph.get("nodes", [])
+        }
+        experiment, trial = trial_of(graph)
+        if not missing:
+            uri = f"katib://namespaces/default/experiments/{experiment}/trials/{trial}"
+            answer = mesh.http.get(f"/metadata/v1/lineage?{urllib.parse.urlencode({'uri': uri})}")
+            tried = [n for n in answer.json()["nodes"] if n["kind"] == "execution"] if answer.is_success else []
+            if tried:
+                return {**graph, "trial": tried[0]}
+        if time.monotonic() > deadline:
+            lacks = ", ".join(sorted(missing)) or f"trial {trial or '?'}"
+            raise DemoError(f"the lineage of {model['uri']} lacks {lacks}")
+        time.sleep(0.2)
+
+
+def trial_of(graph: dict[str, Any]) -> tuple[str, str]:
+    """Gives the experiment and the trial whose parameters the model has, as the task `tune` wrote them down."""
+    for node in graph.get("nodes", []):
+        properties = node.get("properties", {})
+        if properties.get("experiment") and properties.get("trial"):
+            return properties["experiment"], properties["trial"]
+    return "", ""
+
+
+def lineage_tree(graph: dict[str, Any]) -> Tree:
+    """Draws lineage: each artifact over the task that made it, over what that task used."""
+    nodes = {(node["kind"], node["id"]): node for node in graph["nodes"]}
+    made_by = {e["artifact_id"]: e["execution_id"] for e in graph["edges"] if e["type"] == "OUTPUT"}
+    used: dict[str, list[str]] = {}
+    for edge in graph["edges"]:
+        if edge["type"] == "INPUT":
+            used.setdefault(edge["execution_id"], []).append(edge["artifact_id"])
+    drawn: set[str] = set()
+
+    def label(artifact: str) -> Text:
+        node = nodes["artifact", artifact]
+        shown = {
+            k: v for k, v in node.get("properties", {}).items() if k in {"rows", "accuracy", "C", "gamma", "trial"}
+        }
+        facts = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
+        execution = nodes.get(("execution", made_by.get(artifact, "")), {})
+        task = execution.get("properties", {}).get("display_name", execution.get("name", "?"))
+        return Text.assemble((node["type"], "cyan"), " from ", (task, "bold"), (f"  {facts}", "dim"))
+
+    def grow(branch: Tree, artifact: str) -> None:
+        if artifact in drawn:
+            branch.label = Text.assemble(branch.label, ("  (above)", "dim"))  # type: ignore[arg-type]
+            return
+        drawn.add(artifact)
+        for source in used.get(made_by.get(artifact, ""), []):
+            grow(branch.add(label(source)), source)
+
+    tree = Tree(label(graph["artifact_id"]))
+    grow(tree, graph["artifact_id"])
+    return tree
 
 
 def ask_rest(mesh: Mesh, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +292,7 @@ def ask_grpc(mesh: Mesh, images: np.ndarray) -> np.ndarray:
 
 def held_out(mesh: Mesh, run: Any) -> tuple[np.ndarray, np.ndarray]:
     """Reads images and labels of the test split: no step that made the model has trained on them."""
-    answer = mesh.http.get(f"/apis/v2beta1/runs/{run.run_id}/tasks/split/artifacts/test")
+    answer = mesh.http.get(f"/apis/v2beta1/runs/{run.run_id}/tasks/{task_id(run, 'split')}/artifacts/test")
     answer.raise_for_status()
     data = np.load(io.BytesIO(answer.content))
     return data["images"][:IMAGES], data["labels"][:IMAGES]
@@ -251,25 +326,29 @@ def predictions(mesh: Mesh, run: Any) -> None:
 
 def accuracy(mesh: Mesh, run: Any) -> float:
     """Reads the accuracy that the task `evaluate` measured."""
-    answer = mesh.http.get(f"/apis/v2beta1/runs/{run.run_id}/tasks/evaluate/artifacts/metrics")
-    answer.raise_for_status()
-    return float(answer.headers["x-accuracy"])
+    return float(outputs(mesh, run, "evaluate")["artifacts"]["metrics"][0]["metadata"]["accuracy"])
 
 
-def show(mesh: Mesh) -> None:
+def show(mesh: Mesh, seed: int) -> None:
     """Runs the main job on a mesh that is up."""
     started = time.monotonic()
     console.rule("[bold]1. The pipeline, through kfp.Client")
-    first = watch(mesh, submit(mesh))
+    first = watch(mesh, submit(mesh, seed=seed))
     console.print(f"run {first.run_id} succeeded in {time.monotonic() - started:.1f} s")
     console.rule("[bold]2. What it made")
     console.print(f"accuracy on the test split: [bold]{accuracy(mesh, first):.4f}[/]")
-    console.print(lineage(mesh, first.run_id)[0])
+    graph = lineage(mesh, first)
+    runs = [n["name"] for n in graph["nodes"] if n["type"] == "system.PipelineRun"]
+    tried = graph["trial"]
+    facts = {k.partition("/")[2]: v for k, v in sorted(tried["properties"].items()) if "/" in k}
+    console.print(f"run:   {', '.join(runs)}")
+    console.print(f"trial: {tried['name']} ({', '.join(f'{k}={float(v):.4g}' for k, v in facts.items())})")
+    console.print(lineage_tree(graph))
     console.rule("[bold]3. The model answers")
     predictions(mesh, first)
     console.rule("[bold]4. The same again, from the cache")
     started = time.monotonic()
-    second = watch(mesh, submit(mesh))
+    second = watch(mesh, submit(mesh, seed=seed))
     details = second.run_details.task_details
     again = [
         t.display_name for t in details if t.display_name not in {None, "root"} and t.state not in {"SKIPPED", "CACHED"}
@@ -289,9 +368,14 @@ def main() -> int:
     """Runs the demo; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ingress", help="URL of a mesh that is up; without it the demo brings one up")
+    parser.add_argument("--seed", type=int, default=7, help="Of the split and the search")
     arguments = parser.parse_args()
     if arguments.ingress:
-        show(Mesh(arguments.ingress))
+        try:
+            show(Mesh(arguments.ingress), arguments.seed)
+        except FAILURES as error:
+            console.print(f"[bold red]failed:[/] {error}")
+            return 1
         return 0
     data_dir = Path(tempfile.mkdtemp(prefix="mlmesh-demo-"))
     started = time.monotonic()
@@ -301,8 +385,8 @@ def main() -> int:
             raise DemoError(f"the mesh did not come up: {up.stderr or up.stdout}")
         ingress = json.loads(up.stdout)["ingress"]
         console.print(f"the mesh is up at {ingress} after {time.monotonic() - started:.1f} s")
-        show(Mesh(ingress))
-    except (DemoError, httpx.HTTPError, grpc.RpcError) as error:
+        show(Mesh(ingress), arguments.seed)
+    except FAILURES as error:
         console.print(f"[bold red]failed:[/] {error}\nlogs are kept in {data_dir}")
         mlmesh("down", "--data-dir", str(data_dir))
         return 1

@@ -242,25 +242,28 @@ def deploy(registered: Input[Model], name: str) -> str:
     """Makes the InferenceService and waits until it is ready."""
     import json
     import os
+    import pathlib
     import time
     import urllib.error
     import urllib.request
 
     services = os.environ["MLMESH_INGRESS"] + "/serving/v1/namespaces/default/inferenceservices"
+    # On one machine KFP gives tasks plain paths, like its own local runner; elsewhere URIs.
+    storage = registered.uri if "://" in registered.uri else pathlib.Path(registered.uri).as_uri()
     manifest = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": name},
         "spec": {
-            "preprocessor": {"python": {"class": "stages:PixelScaler", "storageUri": registered.uri}},
+            "preprocessor": {"python": {"class": "stages:PixelScaler", "storageUri": storage}},
             "predictor": {
                 "model": {
                     "modelFormat": {"name": "sklearn"},
-                    "storageUri": registered.uri,
+                    "storageUri": storage,
                     "method": "predict_proba",
                 }
             },
-            "postprocessor": {"python": {"class": "stages:LabelAndProbabilities", "storageUri": registered.uri}},
+            "postprocessor": {"python": {"class": "stages:LabelAndProbabilities", "storageUri": storage}},
         },
     }
 
@@ -301,8 +304,6 @@ def digits_pipeline(
     seed: int = 7,
     min_accuracy: float = 0.9,
     model_name: str = "digits",
-    trial_source: str = (HERE / "trial.py").read_text(),
-    stages_source: str = (HERE / "stages.py").read_text(),
 ):
     """The whole job."""
     loaded = load()
@@ -314,7 +315,7 @@ def digits_pipeline(
         trials=trials,
         parallel=parallel,
         seed=seed,
-        trial_source=trial_source,
+        trial_source=(HERE / "trial.py").read_text(),
     ).outputs
     trained = train(train=parts["train"], valid=parts["valid"], best=tuned["best"], C=tuned["C"], gamma=tuned["gamma"])
     evaluated = evaluate(model=trained.outputs["model"], test=parts["test"], min_accuracy=min_accuracy)
@@ -322,7 +323,7 @@ def digits_pipeline(
         model=trained.outputs["model"],
         accuracy=evaluated.outputs["Output"],
         name=model_name,
-        stages_source=stages_source,
+        stages_source=(HERE / "stages.py").read_text(),
     )
     deploy(registered=registered.outputs["registered"], name=model_name)
 

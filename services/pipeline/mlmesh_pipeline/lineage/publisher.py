@@ -228,7 +228,12 @@ class Publisher:
 
     async def _find(self, artifact: Artifact, run: Run) -> int:
         request = service_pb2.GetArtifactsByExternalIdsRequest(external_ids=[artifact.artifact_id])
-        found = (await self._call("GetArtifactsByExternalIds", request, run)).artifacts
+        try:
+            found = (await self._call("GetArtifactsByExternalIds", request, run)).artifacts
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:  # what MLMD answers when none of them is there
+                return 0
+            raise
         return found[0].id if found else 0
 
     async def _contexts_of(self, run: Run) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Runs, tasks and artifacts as ML Metadata's records, named as KFP's driver and launcher name them."""
 
+import math
 from typing import Any
 
 from google.protobuf import json_format
@@ -118,6 +119,8 @@ def _put_any(properties: Any, name: str, value: Any) -> None:
         properties[name].bool_value = value
     elif isinstance(value, int) and abs(value) < 2**63:
         properties[name].int_value = value
+    elif isinstance(value, float) and not math.isfinite(value):
+        properties[name].string_value = str(value)  # databases keep no NaN, and JSON has neither
     elif isinstance(value, int | float):
         properties[name].double_value = float(value)
     elif isinstance(value, str):

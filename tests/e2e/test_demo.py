@@ -1,0 +1,104 @@
+"""The main job, whole: as a newcomer runs it, and with each service killed in the middle of it."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.mesh import RunningMesh
+
+DEMO = Path(__file__).parents[2] / "examples" / "digits" / "demo.py"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def start_demo(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(DEMO), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def check(output: str) -> None:
+    """Whether the demo showed what it must."""
+    accuracy = re.search(r"accuracy on the test split: ([0-9.]+)", output)
+    assert accuracy and 0.9 <= float(accuracy[1]) < 1, output
+    assert re.search(r"trial: default/digits-", output), output
+    assert "system.Dataset from load  rows=1797" in output, output
+    right = re.search(r"(\d+) of 20 right", output)
+    assert right and int(right[1]) >= 16, output
+    second = output.partition("4. The same again, from the cache")[2]
+    assert second.count("SKIPPED") == 8, output
+
+
+def test_the_demo_brings_a_mesh_up_and_takes_it_down() -> None:
+    demo = start_demo()
+    output, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, output
+    check(output)
+    assert "the mesh is down" in output
+
+
+def test_the_demo_fails_where_nothing_answers() -> None:
+    """A demo that cannot fail proves nothing."""
+    demo = start_demo("--ingress", "http://127.0.0.1:1")
+    output, _ = demo.communicate(timeout=150)
+    assert demo.returncode != 0, output
+
+
+@pytest.fixture(scope="module")
+def own_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    running = RunningMesh(tmp_path_factory.mktemp("killed")).up()
+    yield running
+    running.down()
+
+
+def running_task(ingress: str, known: set[str]) -> str:
+    """Gives the name of the task that runs now in a run that was not there before; "" for none."""
+    try:
+        listed = httpx.get(f"{ingress}/apis/v2beta1/runs", params={"sort_by": "created_at desc"}, timeout=10)
+    except httpx.HTTPError:
+        return ""
+    if not listed.is_success:
+        return ""
+    new = [run["run_id"] for run in listed.json().get("runs", []) if run["run_id"] not in known]
+    for run_id in new:
+        run = httpx.get(f"{ingress}/apis/v2beta1/runs/{run_id}", timeout=10).json()
+        for task in run.get("run_details", {}).get("task_details", []):
+            if task.get("state") == "RUNNING" and task.get("display_name") not in {None, "", "root"}:
+                return str(task["display_name"])
+    return ""
+
+
+def restarts_of(mesh: RunningMesh, service: str) -> int:
+    return int(mesh.state()["processes"][service]["restarts"])
+
+
+@pytest.mark.parametrize(
+    ("service", "task", "seed"),
+    [
+        ("pipeline", "tune", 11),
+        ("katib", "tune", 12),
+        ("metadata", "tune", 13),
+        ("profile", "train", 14),
+        ("serving", "deploy", 15),
+    ],
+)
+def test_a_service_is_killed_in_mid_run(own_mesh: RunningMesh, service: str, task: str, seed: int) -> None:
+    runs = httpx.get(f"{own_mesh.ingress}/apis/v2beta1/runs", params={"page_size": 100}, timeout=10).json()
+    known = {run["run_id"] for run in runs.get("runs", [])}
+    restarts = restarts_of(own_mesh, service)
+    demo = start_demo("--ingress", own_mesh.ingress, "--seed", str(seed))
+    try:
+        own_mesh.wait(lambda: demo.poll() is not None or running_task(own_mesh.ingress, known) == task, 60)
+        assert demo.poll() is None, f"the demo ended before {task} ran:\n{demo.communicate()[0]}"
+        time.sleep(0.05 * (seed % 5))  # not always at the task's very beginning
+        own_mesh.kill(service)
+        output, _ = demo.communicate(timeout=150)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0, f"{output}\n{own_mesh.log(service)[-3000:]}"
+    check(output)
+    assert restarts_of(own_mesh, service) == restarts + 1
