@@ -1,0 +1,68 @@
+"""What is rendered from deploy/mesh.yaml: committed, fresh, and what the description says."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlmesh.description import DescriptionError, load
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+
+
+def render(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlmesh", "render", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60, check=False)
+
+
+def documents(folder: Path) -> list[Any]:
+    return [d for path in sorted(folder.glob("*.yaml")) for d in yaml.safe_load_all(path.read_text()) if d]
+
+
+def test_what_is_committed_is_fresh() -> None:
+    done = render("--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_changed_description_is_noticed(tmp_path: Path) -> None:
+    changed = tmp_path / "mesh.yaml"
+    changed.write_text((DEPLOY / "mesh.yaml").read_text().replace("max_header_kib: 32", "max_header_kib: 33"))
+    done = render("--check", "--description", str(changed))
+    assert done.returncode == 1 and "ingress.yaml" in done.stdout.replace("\n", ""), done.stdout + done.stderr
+
+
+def test_every_service_has_its_kubernetes_objects() -> None:
+    knative = {d["metadata"]["name"]: d for d in documents(DEPLOY / "knative") if d["kind"] == "Service"}
+    mesh = load()
+    for name, service in mesh.services.items():
+        assert any(name in found for found in knative), (name, sorted(knative))
+        assert service.grpc
+    for found in knative.values():
+        assert found["apiVersion"] == "serving.knative.dev/v1"
+    kinds = {d["kind"] for d in documents(DEPLOY / "istio")}
+    assert {"Gateway", "VirtualService", "DestinationRule", "PeerAuthentication", "AuthorizationPolicy"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("port: 8080", "port: eighty", "ingress.port"),
+        ("port: 8080", "port: 70000", "ingress.port"),
+        ("deadline_seconds: 60", "deadline_second: 60", "deadline_second"),
+        ("version: 1", "version: 2", "version"),
+        ("services:", "services: []\nold:", "services"),
+        ("services:", "services: &x [*x]\nold:", ""),
+        ("version: 1", "version: 1\n\t: :", "line"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_its_place(tmp_path: Path, before: str, after: str, said: str) -> None:
+    text = (DEPLOY / "mesh.yaml").read_text()
+    assert before in text
+    wrong = tmp_path / "mesh.yaml"
+    wrong.write_text(text.replace(before, after, 1))
+    with pytest.raises(DescriptionError) as caught:
+        load(wrong)
+    assert said in str(caught.value)
