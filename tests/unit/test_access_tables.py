@@ -6,7 +6,6 @@ a rule fails here, and its service does not start.
 
 import asyncio
 import importlib
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +33,6 @@ PUBLIC_RPCS = {
 """What may be PUBLIC. Adding to it is a decision, made in review."""
 
 
-def _has_server(package: str) -> bool:
-    return importlib.util.find_spec(f"{package}.server") is not None
-
-
 def _settings_type(package: str) -> type[ServiceSettings]:
     module = importlib.import_module(f"{package}.config")
     found: type[ServiceSettings] = module.Settings
@@ -47,8 +42,6 @@ def _settings_type(package: str) -> type[ServiceSettings]:
 @pytest.fixture(scope="module", params=PACKAGES)
 def definition(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ServiceDefinition:
     package: str = request.param
-    if not _has_server(package):
-        pytest.skip(f"{package} has no server yet")
     settings = _settings_type(package)(data_dir=tmp_path_factory.mktemp(package))
 
     async def build() -> ServiceDefinition:
@@ -127,8 +120,6 @@ def _described_services() -> set[str]:
 
 
 def test_every_service_that_we_describe_is_served_by_one(tmp_path: Path) -> None:
-    if not all(_has_server(package) for package in PACKAGES):
-        pytest.skip("not every service has a server yet")
     served: dict[str, str] = {}
     for package in PACKAGES:
         settings = _settings_type(package)(data_dir=tmp_path / package)
