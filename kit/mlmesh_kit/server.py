@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from mlmesh_kit.access import AccessChecker, AccessReviewer, AccessRule, AccessTable, LocalReviewer, RemoteReviewer
 from mlmesh_kit.config import ServiceSettings
+from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.http import create_app
 from mlmesh_kit.interceptor import MeshInterceptor, Surroundings
 from mlmesh_kit.logs import configure_logging
@@ -126,7 +127,11 @@ async def _serve(build: Callable[[SettingsT], ServiceDefinition], settings: Sett
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    definition = build(settings)
+    try:
+        definition = build(settings)
+    except ServiceError as error:  # a database that is not ours, and the like: for the user, not a fault of the code
+        logger.error("cannot start: %s", error.message)
+        return 1
     try:
         running = await start(definition, settings)
     except OSError as error:

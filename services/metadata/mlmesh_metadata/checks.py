@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_metadata.kinds import Node, NodeType
-from mlmesh_metadata.values import PROPERTY_TYPES, is_storable
+from mlmesh_metadata.values import PROPERTY_TYPES, unstorable
 
 MAX_NAME_CHARACTERS = 255
 """Of names, versions, external ids and property names: the columns' width in MLMD's schema."""
@@ -53,12 +53,12 @@ def check_properties(node: Node, declared: NodeType, field: str) -> None:
                 f"Found unmatched property type: {name}: type {declared.name} declares {wanted}, and it has {kind}",
                 field=where,
             )
-        if not is_storable(value):
-            raise InvalidArgument("NaN cannot be stored", field=where)
+        if problem := unstorable(value):
+            raise InvalidArgument(problem, field=where)
     for name, value in node.custom_properties.items():
         where = f"{field}.custom_properties[{name!r}]"
         check_name(name, where)
         if value.WhichOneof("value") is None:
             raise InvalidArgument("must have a value", field=where)
-        if not is_storable(value):
-            raise InvalidArgument("NaN cannot be stored", field=where)
+        if problem := unstorable(value):
+            raise InvalidArgument(problem, field=where)

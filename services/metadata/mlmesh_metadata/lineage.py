@@ -75,12 +75,20 @@ def query_lineage(session: Session, start: Start, *, upstream: bool, downstream:
     if not 0 <= max_depth <= MAX_DEPTH:
         raise InvalidArgument(f"must be 0 to {MAX_DEPTH}", field="max_depth")
     found = Lineage(_find(session, start))
-    depths: dict[tuple[str, int], int] = {(ARTIFACT.name, found.artifact_id): 0}
+    depths: dict[tuple[str, int], int] = {}
     events: dict[tuple[int, int, int], mlpb.Event] = {}
     for into_made, wanted in ((True, upstream), (False, downstream)):
         if wanted:
-            found.truncated |= _walk(session, found.artifact_id, max_depth or DEFAULT_DEPTH, into_made, depths, events)
-    found.events = [events[key] for key in sorted(events)]
+            # Each way has its own memory of where it was: in a cycle, what one has passed the other must still follow.
+            walked = {(ARTIFACT.name, found.artifact_id): 0}
+            found.truncated |= _walk(session, found.artifact_id, max_depth or DEFAULT_DEPTH, into_made, walked, events)
+            for node, depth in walked.items():
+                depths[node] = min(depth, depths.get(node, depth))
+    found.events = [
+        event
+        for _, event in sorted(events.items())
+        if (ARTIFACT.name, event.artifact_id) in depths and (EXECUTION.name, event.execution_id) in depths
+    ]
     for kind in (ARTIFACT, EXECUTION):
         ids = [node_id for name, node_id in depths if name == kind.name]
         found.nodes += [(kind, node, depths[kind.name, node.id]) for node in session.nodes.by_ids(kind, ids)]
@@ -116,21 +124,21 @@ def _walk(
 ) -> bool:
     """Walks one way, adding to `depths` and `events`; tells whether it stopped before the end."""
     to_execution, to_artifact = (_OUTPUTS, _INPUTS) if upstream else (_INPUTS, _OUTPUTS)
+    truncated = False
     frontier = {artifact_id}
     for depth in range(1, max_depth + 1):
-        executions = _step(session, ARTIFACT, frontier, to_execution, events)
-        new = {i for i in executions if (EXECUTION.name, i) not in depths}
-        for execution_id in new:
-            depths[EXECUTION.name, execution_id] = depth
-        artifacts = _step(session, EXECUTION, executions, to_artifact, events)
-        frontier = {i for i in artifacts if (ARTIFACT.name, i) not in depths}
-        for node_id in frontier:
-            depths[ARTIFACT.name, node_id] = depth
+        for kind, reached, wanted in ((ARTIFACT, EXECUTION, to_execution), (EXECUTION, ARTIFACT, to_artifact)):
+            new = {i for i in _step(session, kind, frontier, wanted, events) if (reached.name, i) not in depths}
+            room = MAX_NODES - len(depths)
+            truncated |= len(new) > room
+            frontier = set(sorted(new)[:room])
+            depths.update({(reached.name, node_id): depth for node_id in frontier})
         if not frontier:
-            return False
-        if len(depths) > MAX_NODES:
-            return True
-    return any(event.type in to_execution for event in session.links.events_of(ARTIFACT, frontier))
+            return truncated
+    beyond = session.links.events_of(ARTIFACT, frontier)
+    return truncated or any(
+        event.type in to_execution and (EXECUTION.name, event.execution_id) not in depths for event in beyond
+    )
 
 
 def _step(

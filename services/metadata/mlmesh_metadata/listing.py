@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import InvalidArgument, Unimplemented
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.paging import decode_page_token, encode_page_token
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
+from mlmesh_metadata.filtering import parse_filter
 from mlmesh_metadata.kinds import Kind, Node
 from mlmesh_metadata.store import Session
 from mlmesh_metadata.store.listing import Order
 
 MAX_PAGE = 100
+_INT64 = 2**63
 _COLUMNS = {
     mlpb.ListOperationOptions.OrderByField.CREATE_TIME: "create_time_since_epoch",
     mlpb.ListOperationOptions.OrderByField.LAST_UPDATE_TIME: "last_update_time_since_epoch",
@@ -50,13 +52,12 @@ def list_nodes(
 
     Raises:
         InvalidArgument: A size that is not positive, an unknown order, a token that is not ours.
-        Unimplemented: filter_query; it is not served yet.
+        InvalidArgument: A filter_query that is no condition on such nodes.
     """
     if options is None:
         found = session.listing.page(kind, Order("id", True), None, type_id=type_id, context_id=context_id)
         return Page(session.nodes.in_order(kind, [node_id for _, node_id in found]))
-    if options.filter_query:
-        raise Unimplemented("options.filter_query is not served yet")
+    wanted = parse_filter(options.filter_query, kind) if options.filter_query else None
     if options.max_result_size <= 0:
         message = (
             f"is required to be greater than 0 and less than or equal to {MAX_PAGE}, not {options.max_result_size}"
@@ -66,10 +67,20 @@ def list_nodes(
     if options.order_by_field.field not in _COLUMNS:
         raise InvalidArgument("must be CREATE_TIME, LAST_UPDATE_TIME or ID", field="options.order_by_field.field")
     order = Order(_COLUMNS[options.order_by_field.field], options.order_by_field.is_asc)
-    query = [kind.name, order.column, order.ascending, type_id, context_id]
-    after = decode_page_token(options.next_page_token, query, field="options.next_page_token")
-    found = session.listing.page(
-        kind, order, size + 1, tuple(after) if after else None, type_id=type_id, context_id=context_id
-    )
+    query = [kind.name, order.column, order.ascending, type_id, context_id, options.filter_query]
+    after = _position(options.next_page_token, query)
+    found = session.listing.page(kind, order, size + 1, after, type_id=type_id, context_id=context_id, wanted=wanted)
     token = encode_page_token(list(found[size - 1]), query) if len(found) > size else ""
     return Page(session.nodes.in_order(kind, [node_id for _, node_id in found[:size]]), token)
+
+
+def _position(token: str, query: list[object]) -> tuple[int, int] | None:
+    """Reads a token; a client can make up one whose content is anything."""
+    field = "options.next_page_token"
+    position = decode_page_token(token, query, field=field)
+    if position is None and not token:
+        return None
+    match position:
+        case [int(value), int(node_id)] if abs(value) < _INT64 and abs(node_id) < _INT64:
+            return value, node_id
+    raise InvalidArgument("must be a token from an earlier answer to the same list request", field=field)

@@ -61,13 +61,14 @@ def put_node(
             f"{stored.last_update_time_since_epoch}, not at {given.last_update_time_since_epoch}"
         )
     wanted = _masked(stored, given, mask) if mask else given
+    # Clients compare this time to see changes, so it moves even within one millisecond.
+    at = max(now, stored.last_update_time_since_epoch + 1)
     if _same(stored, wanted):
         if touch:
-            session.nodes.touch(kind, stored.id, now)
+            session.nodes.touch(kind, stored.id, at)
         return stored.id
     check_properties(wanted, _type_of(session, kind, stored.type_id), field)
-    # Clients compare this time to see changes, so it moves even within one millisecond.
-    session.nodes.update(kind, stored, wanted, max(now, stored.last_update_time_since_epoch + 1))
+    session.nodes.update(kind, stored, wanted, at)
     return stored.id
 
 

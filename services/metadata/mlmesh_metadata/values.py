@@ -62,6 +62,11 @@ def from_columns(row: Any) -> mlpb.Value:
     return mlpb.Value()
 
 
-def is_storable(value: mlpb.Value) -> bool:
-    """Whether a database keeps it: NaN becomes NULL in SQLite."""
-    return not (value.WhichOneof("value") == "double_value" and math.isnan(value.double_value))
+def unstorable(value: mlpb.Value) -> str:
+    """Says why a value would not come back as it is; "" if it does."""
+    field = value.WhichOneof("value")
+    if field == "double_value" and math.isnan(value.double_value):
+        return "NaN cannot be stored"  # SQLite makes NULL of it
+    if field == "string_value" and value.string_value.startswith(_STRUCT_PREFIX):
+        return f"text that begins with {_STRUCT_PREFIX!r} cannot be stored: ML Metadata marks structs so"
+    return ""

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import grpc
-from google.protobuf import json_format
+from google.protobuf import struct_pb2
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
@@ -87,10 +87,20 @@ def _plain(value: mlpb.Value) -> Any:
     if kind is None:
         return None
     if kind == "struct_value":
-        return json_format.MessageToDict(value.struct_value)
+        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
     if kind == "proto_value":
         return value.proto_value.type_url
-    plain = getattr(value, kind)
-    if isinstance(plain, float) and not math.isfinite(plain):
-        return str(plain)
-    return plain
+    return _finite(getattr(value, kind))
+
+
+def _plain_member(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_plain_member(member) for member in value.list_value.values]
+    return None if kind in {None, "null_value"} else _finite(getattr(value, str(kind)))
+
+
+def _finite(plain: Any) -> Any:
+    return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain

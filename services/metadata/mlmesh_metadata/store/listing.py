@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from mlmesh_kit.errors import InvalidArgument
 
+from mlmesh_metadata.filtering import Expression
 from mlmesh_metadata.kinds import Kind
+from mlmesh_metadata.store.filters import condition
 from mlmesh_metadata.store.rows import tables_of
 
 
@@ -36,6 +39,7 @@ class Listing:
         *,
         type_id: int | None = None,
         context_id: int | None = None,
+        wanted: Expression | None = None,
     ) -> list[tuple[int, int]]:
         """Gives (value of the order's column, id), in order.
 
@@ -46,6 +50,10 @@ class Listing:
             after: The last (value, id) of the page before: what comes after it is stable when nodes are added.
             type_id: Only nodes of this type.
             context_id: Only members of this context; for contexts not allowed.
+            wanted: Only what this filter_query matches.
+
+        Raises:
+            InvalidArgument: The database cannot calculate what the filter says.
         """
         table = tables_of(kind).nodes
         sorted_by, node_id = table.c[order.column], table.c.id
@@ -56,10 +64,15 @@ class Listing:
             member = tables_of(kind).members
             assert member is not None
             query = query.join(member, member.c[f"{kind.name}_id"] == node_id).where(member.c.context_id == context_id)
+        if wanted is not None:
+            query = query.where(condition(self._connection, kind, wanted))
         if after is not None:
             position = sa.tuple_(sorted_by, node_id)
             bound = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
             query = query.where(position > bound if order.ascending else position < bound)
         direction = sa.asc if order.ascending else sa.desc
         query = query.order_by(direction(sorted_by), direction(node_id)).limit(limit)
-        return [(row[0], row[1]) for row in self._connection.execute(query)]
+        try:
+            return [(row[0], row[1]) for row in self._connection.execute(query)]
+        except sa.exc.DataError as error:  # a division by zero, a sum past 64 bits: not every database minds
+            raise InvalidArgument("cannot be calculated", field="options.filter_query") from error

@@ -29,9 +29,16 @@ def prepare(engine: sa.Engine) -> None:
             ]
             connection.execute(sa.insert(tables.types), simple)
         elif version != tables.SCHEMA_VERSION:
+            older = version < tables.SCHEMA_VERSION
             raise FailedPrecondition(
                 f"the database has ML Metadata's schema version {version}, and version {tables.SCHEMA_VERSION} is "
-                "needed: let ml-metadata 1.17 upgrade it (enable_upgrade_migration), then start again"
+                "needed: "
+                + (
+                    "let ml-metadata 1.17 upgrade it (enable_upgrade_migration)"
+                    if older
+                    else "it was made by a later one"
+                )
+                + "; it was left as it is"
             )
         for index in tables.added_indexes:
             index.create(connection, checkfirst=True)
