@@ -50,7 +50,7 @@ def _comparable(answer: Any) -> Any:
     return {"error": answer["error"]} if isinstance(answer, dict) and "error" in answer else answer
 
 
-NAMES = ["types", "nodes", "links", "put_execution", "subgraph", "masks", "times", "paging"]
+NAMES = ["types", "nodes", "links", "put_execution", "subgraph", "masks", "times", "paging", "lineage"]
 
 
 @pytest.mark.parametrize("scenario", NAMES)
@@ -60,6 +60,16 @@ def test_answers_as_mlmd_does(
     expected = {step: _comparable(answer) for step, answer in theirs[1][scenario].items()}
     got = {step: _comparable(answer) for step, answer in ours[scenario].items()}
     assert got == expected
+
+
+def test_filters_find_what_mlmd_finds(tmp_path: Path) -> None:
+    """In a store of their own: the queries name ids."""
+    theirs = run_scenarios(f"sqlite:{tmp_path / 'mlmd.db'}", "filters")["filters"]
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path / "ours") as service:
+        ours = run_scenarios(f"grpc:{service.grpc}", "filters")["filters"]
+    assert len(theirs) > 150 and sum(1 for answer in theirs.values() if answer and "error" not in answer) > 80
+    different = {q: (theirs[q], ours[q]) for q in theirs if _comparable(theirs[q]) != _comparable(ours[q])}
+    assert not different
 
 
 def test_every_scenario_is_compared(theirs: tuple[Path, dict[str, dict[str, Any]]]) -> None:

@@ -65,3 +65,10 @@ CONTEXT = Kind(
 )
 KINDS = (ARTIFACT, EXECUTION, CONTEXT)
 SIMPLE_TYPES = frozenset(name for kind in KINDS for _, name in kind.bases)
+
+INPUTS: frozenset[int] = frozenset({mlpb.Event.INPUT, mlpb.Event.DECLARED_INPUT, mlpb.Event.INTERNAL_INPUT})
+"""Types of events that say that an execution used an artifact."""
+OUTPUTS: frozenset[int] = frozenset(
+    {mlpb.Event.OUTPUT, mlpb.Event.DECLARED_OUTPUT, mlpb.Event.INTERNAL_OUTPUT, mlpb.Event.PENDING_OUTPUT}
+)
+"""Types of events that say that it made one."""

@@ -6,20 +6,12 @@ from dataclasses import dataclass, field
 from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
-from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind, Node
 from mlmesh_metadata.store import Session
 
 DEFAULT_DEPTH = 20
 MAX_DEPTH = 100
 MAX_NODES = 10_000
-
-_INPUTS: set[int] = {mlpb.Event.INPUT, mlpb.Event.DECLARED_INPUT, mlpb.Event.INTERNAL_INPUT}
-_OUTPUTS: set[int] = {
-    mlpb.Event.OUTPUT,
-    mlpb.Event.DECLARED_OUTPUT,
-    mlpb.Event.INTERNAL_OUTPUT,
-    mlpb.Event.PENDING_OUTPUT,
-}
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def _walk(
     events: dict[tuple[int, int, int], mlpb.Event],
 ) -> bool:
     """Walks one way, adding to `depths` and `events`; tells whether it stopped before the end."""
-    to_execution, to_artifact = (_OUTPUTS, _INPUTS) if upstream else (_INPUTS, _OUTPUTS)
+    to_execution, to_artifact = (OUTPUTS, INPUTS) if upstream else (INPUTS, OUTPUTS)
     truncated = False
     frontier = {artifact_id}
     for depth in range(1, max_depth + 1):
@@ -145,7 +137,7 @@ def _step(
     session: Session,
     kind: Kind,
     ids: Iterable[int],
-    wanted: set[int],
+    wanted: frozenset[int],
     events: dict[tuple[int, int, int], mlpb.Event],
 ) -> set[int]:
     """Crosses events: from artifacts to executions, or from executions to artifacts."""

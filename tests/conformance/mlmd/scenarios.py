@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_metadata
@@ -571,6 +572,126 @@ def paging(r: Recorder) -> None:
     r.step("unknown type", lambda: service_call(s, "GetArtifactsByType", type_name="Nothing", options=options))
 
 
+def small_world(s: Any) -> tuple[list[int], list[int], list[int]]:
+    """A few nodes with neighbours of every kind; gives the ids of artifacts, executions and contexts."""
+    kinds = artifact_type("W", i=mlpb.INT, d=mlpb.DOUBLE, s=mlpb.STRING, b=mlpb.BOOLEAN)
+    first_type, second_type = s.put_artifact_type(kinds), s.put_artifact_type(artifact_type("W2"))
+    job = s.put_execution_type(mlpb.ExecutionType(name="WE", properties={"i": mlpb.INT}))
+    group = s.put_context_type(mlpb.ContextType(name="WC", properties={"i": mlpb.INT}))
+    a1 = mlpb.Artifact(type_id=first_type, name="a1", uri="u1", state=mlpb.Artifact.LIVE)
+    a1.properties["i"].int_value = 1
+    a1.properties["s"].string_value = "it's"
+    a1.properties["b"].bool_value = True
+    a1.custom_properties["my prop"].string_value = "x"
+    a2 = mlpb.Artifact(type_id=first_type, name="a2", uri="u2", state=mlpb.Artifact.PENDING)
+    a2.properties["i"].int_value = 2
+    a2.properties["d"].double_value = 1.5
+    artifacts = s.put_artifacts([a1, a2, mlpb.Artifact(type_id=second_type, uri="u3")])
+    done = mlpb.Execution(type_id=job, name="e1", last_known_state=mlpb.Execution.COMPLETE)
+    executions = s.put_executions([done, mlpb.Execution(type_id=job)])
+    contexts = s.put_contexts([mlpb.Context(type_id=group, name=name) for name in ("c1", "c2", "c3")])
+    pairs = [(0, 0), (0, 1), (1, 1)]
+    s.put_attributions_and_associations(
+        [mlpb.Attribution(artifact_id=artifacts[a], context_id=contexts[c]) for a, c in pairs],
+        [mlpb.Association(execution_id=executions[0], context_id=contexts[0])],
+    )
+    s.put_parent_contexts([mlpb.ParentContext(child_id=contexts[0], parent_id=contexts[1])])
+    used, made = mlpb.Event.INPUT, mlpb.Event.OUTPUT
+    s.put_events(
+        [
+            mlpb.Event(artifact_id=artifacts[0], execution_id=executions[0], type=used, milliseconds_since_epoch=5),
+            mlpb.Event(artifact_id=artifacts[1], execution_id=executions[0], type=made),
+        ]
+    )
+    return artifacts, executions, contexts
+
+
+def filters(r: Recorder) -> None:
+    """Each line of filters.txt is a filter_query (x: of executions, c: of contexts); the store must be empty."""
+    s = r.store
+    small_world(s)
+    lists = {"x:": s.get_executions, "c:": s.get_contexts}
+    for line in (Path(__file__).parent / "filters.txt").read_text().splitlines():
+        ask, query = lists.get(line[:2], s.get_artifacts), line[2:] if line[:2] in lists else line
+        query = query.replace("'T", "'W").replace('"T', '"W').replace("'C'", "'WC'")
+        options = ml_metadata.ListOptions(filter_query=query)
+        r.step(line, lambda a=ask, o=options: [node.id for node in a(o)])
+
+
+def lineage(r: Recorder) -> None:
+    """GetLineageSubgraph around a chain with side branches."""
+    s = r.store
+    data = s.put_artifact_type(artifact_type("L", i=mlpb.INT))
+    job = s.put_execution_type(mlpb.ExecutionType(name="LE"))
+    group = s.put_context_type(mlpb.ContextType(name="LC"))
+    a = s.put_artifacts([mlpb.Artifact(type_id=data, name=f"l{n}", uri=f"l{n}") for n in range(6)])
+    e = s.put_executions([mlpb.Execution(type_id=job, name=f"le{n}") for n in range(5)])
+    c = s.put_contexts([mlpb.Context(type_id=group, name=n) for n in ("lc0", "lc1", "lc2")])
+    # l0 -> le0 -> l1 -> le1 -> l2 -> le2 -> l3; l4 -> le1; le0 -> l5; l0 -> le4 -> l3; le3 stands alone.
+    events = [
+        (0, 0, "INPUT"),
+        (1, 0, "OUTPUT"),
+        (1, 1, "INPUT"),
+        (2, 1, "OUTPUT"),
+        (2, 2, "INPUT"),
+        (3, 2, "OUTPUT"),
+        (4, 1, "DECLARED_INPUT"),
+        (5, 0, "DECLARED_OUTPUT"),
+        (3, 4, "PENDING_OUTPUT"),
+        (0, 4, "INTERNAL_INPUT"),
+    ]
+    s.put_events([mlpb.Event(artifact_id=a[n], execution_id=e[m], type=mlpb.Event.Type.Value(t)) for n, m, t in events])
+    s.put_attributions_and_associations(
+        [mlpb.Attribution(artifact_id=a[n], context_id=c[m]) for n, m in ((1, 0), (3, 2))],
+        [mlpb.Association(execution_id=e[1], context_id=c[1])],
+    )
+    s.put_parent_contexts([mlpb.ParentContext(child_id=c[0], parent_id=c[1])])
+    options = mlpb.LineageSubgraphQueryOptions
+    ends, starts = options.EndingNodes, options.StartingNodes
+
+    def ask(name: str, mask: Any = None, **fields: Any) -> None:
+        r.step(name, lambda: graph(s.get_lineage_subgraph(options(**fields), mask)))
+
+    l2, l3, le1 = (starts(filter_query=f"name = '{name}'") for name in ("l2", "l3", "le1"))
+    ask("no start")
+    ask("empty start", starting_artifacts=starts())
+    ask("nothing to start from", starting_artifacts=starts(filter_query="name = 'nothing'"))
+    ask("bad filter", starting_artifacts=starts(filter_query="nothing = 1"))
+    ask("all", starting_artifacts=l2)
+    ask("two starts", starting_artifacts=starts(filter_query="name IN ('l0', 'l3')"), max_num_hops=1)
+    for hops in (-1, 0, 1, 2, 3, 4, 20, 100):
+        ask(f"{hops} hops", starting_artifacts=l2, max_num_hops=hops)
+        ask(f"{hops} hops from an execution", starting_executions=le1, max_num_hops=hops)
+    for direction in options.Direction.values():
+        for hops in (1, 2, 9):
+            ask(f"direction {direction}, {hops} hops", starting_artifacts=l2, direction=direction, max_num_hops=hops)
+            ask(f"{direction}, {hops}, execution", starting_executions=le1, direction=direction, max_num_hops=hops)
+    for include in (False, True):
+        at_l1 = ends(filter_query="name = 'l1'", include_ending_nodes=include)
+        at_le1 = ends(filter_query="name = 'le1'", include_ending_nodes=include)
+        at_l3 = ends(filter_query="name = 'l3'", include_ending_nodes=include)
+        ask(f"ending artifact, {include}", starting_artifacts=l3, ending_artifacts=at_l1)
+        ask(f"ending execution, {include}", starting_artifacts=l3, ending_executions=at_le1)
+        ask(f"both, {include}", starting_artifacts=l3, ending_executions=at_le1, ending_artifacts=at_l1)
+        ask(f"ends where it starts, {include}", starting_artifacts=l3, ending_artifacts=at_l3)
+    ask("bad ending", starting_artifacts=l3, ending_artifacts=ends(filter_query="nothing = 1"))
+    ask("ending without filter", starting_artifacts=l3, ending_artifacts=ends())
+    ask("ending with an empty filter", starting_artifacts=l3, ending_artifacts=ends(filter_query=""))
+    masks = [
+        ["artifacts"], ["events"], ["artifacts", "events"], ["executions", "contexts"], ["artifact_types"],
+        ["associations"], ["attributions", "contexts"], ["nothing"], ["artifacts.id"], ["parent_contexts"], [],
+        ["execution_types", "context_types"],
+    ]  # fmt: skip
+    for mask in masks:
+        ask(f"mask {mask}", mask, starting_artifacts=l2, max_num_hops=2)
+
+
+def graph(answer: Any) -> dict[str, Any]:
+    """A graph in one order: MLMD promises none."""
+    plain_graph = plain(answer)
+    return {part: sorted(items, key=json.dumps) for part, items in plain_graph.items()}
+
+
 def contents(r: Recorder) -> None:
     """Everything that is there; writes nothing."""
     s = r.store
@@ -590,7 +711,8 @@ def contents(r: Recorder) -> None:
     r.step("uris", lambda: s.get_artifacts_by_uri(artifacts[0].uri) if artifacts else [])
 
 
-SCENARIOS = [types, nodes, links, put_execution, subgraph, masks, times, paging]
+SCENARIOS = [types, nodes, links, put_execution, subgraph, masks, times, paging, lineage]
+ALONE = [filters]  # each in a store of its own
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
 
-from mlmesh_metadata.kinds import ARTIFACT, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, INPUTS, Kind, Node
 from mlmesh_metadata.lineage import Start, query_lineage
 from mlmesh_metadata.store import Store
 
@@ -19,7 +19,6 @@ _UPSTREAM = {
     lineage_pb2.DIRECTION_BOTH,
 }
 _DOWNSTREAM = {lineage_pb2.DIRECTION_DOWNSTREAM, lineage_pb2.DIRECTION_BOTH}
-_INPUTS = {mlpb.Event.INPUT, mlpb.Event.DECLARED_INPUT, mlpb.Event.INTERNAL_INPUT}
 
 
 class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
@@ -48,7 +47,7 @@ class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
         for event in found.events:
             path = ".".join(step.key if step.HasField("key") else str(step.index) for step in event.path.steps)
             response.edges.add(
-                type="INPUT" if event.type in _INPUTS else "OUTPUT",
+                type="INPUT" if event.type in INPUTS else "OUTPUT",
                 artifact_id=event.artifact_id,
                 execution_id=event.execution_id,
                 path=path,

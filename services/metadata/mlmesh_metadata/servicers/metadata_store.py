@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 import grpc
-from mlmesh_kit.errors import InvalidArgument, NotFound, Unimplemented
+from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc as service_grpc
@@ -17,6 +17,7 @@ from mlmesh_metadata.listing import Page, list_nodes
 from mlmesh_metadata.nodes import put_node
 from mlmesh_metadata.publication import put_execution, put_lineage_subgraph
 from mlmesh_metadata.store import Session, Store
+from mlmesh_metadata.subgraph import get_graph, get_subgraph
 from mlmesh_metadata.typing_rules import put_type
 
 T = TypeVar("T")
@@ -527,12 +528,16 @@ class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
     def GetLineageGraph(
         self, request: service.GetLineageGraphRequest, context: grpc.ServicerContext
     ) -> service.GetLineageGraphResponse:
-        raise Unimplemented("GetLineageGraph is not served yet; see GET /metadata/v1/lineage")
+        with self._store.read() as session:
+            graph = get_graph(session, request.options)
+        return service.GetLineageGraphResponse(subgraph=graph)
 
     def GetLineageSubgraph(
         self, request: service.GetLineageSubgraphRequest, context: grpc.ServicerContext
     ) -> service.GetLineageSubgraphResponse:
-        raise Unimplemented("GetLineageSubgraph is not served yet; see GET /metadata/v1/lineage")
+        with self._store.read() as session:
+            graph = get_subgraph(session, request.lineage_subgraph_query_options, request.read_mask.paths)
+        return service.GetLineageSubgraphResponse(lineage_subgraph=graph)
 
     def _put(
         self, kind: Kind, nodes: Sequence[Node], mask: Sequence[str], *, abort_if_changed: bool = False

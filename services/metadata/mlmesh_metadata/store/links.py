@@ -1,6 +1,7 @@
 """Events, attributions, associations and parent contexts."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from mlmesh_kit.errors import AlreadyExists
@@ -9,6 +10,15 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_metadata.kinds import ARTIFACT, Kind
 from mlmesh_metadata.store.rows import chunks, tables_of
 from mlmesh_metadata.tables import event_paths, events, parent_contexts
+
+
+class Crossing(NamedTuple):
+    """An event, bare."""
+
+    event_id: int
+    artifact_id: int
+    execution_id: int
+    type: int
 
 
 class LinkRows:
@@ -56,7 +66,9 @@ class LinkRows:
 
     def events_of(self, kind: Kind, ids: Iterable[int]) -> list[mlpb.Event]:
         """Gives the events of artifacts or of executions, in the order in which they were put."""
-        column = events.c.artifact_id if kind is ARTIFACT else events.c.execution_id
+        return self._events(events.c.artifact_id if kind is ARTIFACT else events.c.execution_id, ids)
+
+    def _events(self, column: sa.Column[int], ids: Iterable[int]) -> list[mlpb.Event]:
         found: dict[int, mlpb.Event] = {}
         for some in chunks(sorted(set(ids))):
             for row in self._connection.execute(sa.select(events).where(column.in_(some))):
@@ -76,6 +88,26 @@ class LinkRows:
                 else:
                     step.key = row.step_key
         return list(ordered.values())
+
+    def crossings(self, kind: Kind, ids: Iterable[int]) -> list[Crossing]:
+        """Gives the events of artifacts or of executions, bare: the step of a walk, of which there may be hundreds."""
+        column = events.c.artifact_id if kind is ARTIFACT else events.c.execution_id
+        found: list[Crossing] = []
+        for some in chunks(sorted(ids)):
+            if self._connection.dialect.name == "sqlite":
+                marks = ",".join("?" * len(some))
+                query = f"SELECT id, artifact_id, execution_id, type FROM Event WHERE {column.name} IN ({marks})"  # noqa: S608
+                cursor = self._connection.connection.cursor()
+                found += map(Crossing._make, cursor.execute(query, tuple(some)))
+                cursor.close()
+            else:
+                rows = sa.select(events.c.id, events.c.artifact_id, events.c.execution_id, events.c.type)
+                found += [Crossing(*row) for row in self._connection.execute(rows.where(column.in_(some)))]
+        return found
+
+    def events_by_ids(self, ids: Iterable[int]) -> list[mlpb.Event]:
+        """Gives events in the order in which they were put."""
+        return self._events(events.c.id, ids)
 
     def join(self, kind: Kind, context_id: int, node_id: int) -> None:
         """Puts an artifact or execution into a context; nothing happens if it is there already."""

@@ -1,6 +1,8 @@
 """Pages of nodes (ListOperationOptions)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from mlmesh_kit.errors import InvalidArgument
@@ -8,7 +10,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_metadata.filtering import Expression
 from mlmesh_metadata.kinds import Kind
 from mlmesh_metadata.store.filters import condition
-from mlmesh_metadata.store.rows import tables_of
+from mlmesh_metadata.store.rows import chunks, tables_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,23 @@ class Listing:
             query = query.where(position > bound if order.ascending else position < bound)
         direction = sa.asc if order.ascending else sa.desc
         query = query.order_by(direction(sorted_by), direction(node_id)).limit(limit)
+        return self._run(query)
+
+    def matching(self, kind: Kind, ids: Collection[int], wanted: Expression, field: str) -> set[int]:
+        """Gives those of some nodes that a filter_query matches.
+
+        Raises:
+            InvalidArgument: The database cannot calculate what the filter says.
+        """
+        table = tables_of(kind).nodes
+        found: set[int] = set()
+        for some in chunks(sorted(ids)):
+            query = sa.select(table.c.id, table.c.id).where(table.c.id.in_(some))
+            found |= {row[1] for row in self._run(query.where(condition(self._connection, kind, wanted)), field)}
+        return found
+
+    def _run(self, query: sa.Select[Any], field: str = "options.filter_query") -> list[tuple[int, int]]:
         try:
             return [(row[0], row[1]) for row in self._connection.execute(query)]
         except sa.exc.DataError as error:  # a division by zero, a sum past 64 bits: not every database minds
-            raise InvalidArgument("cannot be calculated", field="options.filter_query") from error
+            raise InvalidArgument("cannot be calculated", field=field) from error
