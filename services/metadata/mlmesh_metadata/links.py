@@ -52,7 +52,7 @@ def put_membership(session: Session, link: mlpb.Attribution | mlpb.Association, 
         raise InvalidArgument("Context id not found.", field=f"{field}.context_id")
     if not session.nodes.existing(kind, [node_id]):
         raise InvalidArgument(f"{kind.name.capitalize()} id not found.", field=f"{field}.{kind.name}_id")
-    session.links.join(kind, link.context_id, node_id)
+    session.links.join(kind, [(link.context_id, node_id)])
 
 
 def put_parent(session: Session, link: mlpb.ParentContext, field: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 
 from mlmesh_metadata.checks import check_name, check_properties
-from mlmesh_metadata.kinds import Kind, Node, NodeType
+from mlmesh_metadata.kinds import Kind, Node
 from mlmesh_metadata.store import Session
 
 _TIMES = ("create_time_since_epoch", "last_update_time_since_epoch")
@@ -67,7 +67,7 @@ def put_node(
         if touch:
             session.nodes.touch(kind, stored.id, at)
         return stored.id
-    check_properties(wanted, _type_of(session, kind, stored.type_id), field)
+    _check(session, kind, wanted, stored.type_id, field)
     session.nodes.update(kind, stored, wanted, at)
     return stored.id
 
@@ -77,15 +77,24 @@ def _create(session: Session, kind: Kind, given: Node, now: int, field: str) -> 
         raise InvalidArgument("Type id is missing.", field=f"{field}.type_id")
     if kind.name_required and not given.name:
         raise InvalidArgument(f"{kind.name.capitalize()} name should not be empty", field=f"{field}.name")
-    check_properties(given, _type_of(session, kind, given.type_id), field)
+    _check(session, kind, given, given.type_id, field)
     return session.nodes.insert(kind, given, now)
 
 
-def _type_of(session: Session, kind: Kind, type_id: int) -> NodeType:
-    found = session.types.by_ids(kind, [type_id]).get(type_id)
-    if found is None:
-        raise NotFound(f"{kind.name} type", type_id, message=f"No {kind.name} type found for type_id: {type_id}")
-    return found
+def _check(session: Session, kind: Kind, node: Node, type_id: int, field: str) -> None:
+    """Checks a node against its type: as it is remembered, and if that does not allow it, as it is now."""
+    declared = session.types.known(kind, [type_id]).get(type_id)
+    if declared is not None:
+        try:
+            check_properties(node, declared, field)
+        except InvalidArgument:
+            declared = None
+    if declared is None:
+        declared = session.types.by_ids(kind, [type_id]).get(type_id)
+        if declared is None:
+            message = f"No {kind.name} type found for type_id: {type_id}"
+            raise NotFound(f"{kind.name} type", type_id, message=message)
+        check_properties(node, declared, field)
 
 
 def _masked(stored: Node, given: Node, mask: Sequence[str]) -> Node:

@@ -161,7 +161,5 @@ def _put_context(
 def _join_all(
     session: Session, context_ids: Sequence[int], artifact_ids: Sequence[int], execution_ids: Sequence[int]
 ) -> None:
-    for context_id in context_ids:
-        for kind, ids in ((ARTIFACT, artifact_ids), (EXECUTION, execution_ids)):
-            for node_id in ids:
-                session.links.join(kind, context_id, node_id)
+    for kind, ids in ((ARTIFACT, artifact_ids), (EXECUTION, execution_ids)):
+        session.links.join(kind, [(context_id, node_id) for context_id in context_ids for node_id in ids])

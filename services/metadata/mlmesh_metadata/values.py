@@ -1,6 +1,7 @@
 """Property values as MLMD keeps them in columns."""
 
 import base64
+import contextlib
 import math
 from typing import Any
 
@@ -38,28 +39,30 @@ def to_columns(value: mlpb.Value) -> dict[str, Any]:
 
 def from_columns(row: Any) -> mlpb.Value:
     """Reads a value from a row that has `COLUMNS` as attributes."""
-    if row.string_value is not None:
-        text: str = row.string_value
-        if text.startswith(_STRUCT_PREFIX):
-            struct = struct_pb2.Struct()
-            try:
-                struct.ParseFromString(base64.b64decode(text[len(_STRUCT_PREFIX) :], validate=True))
-            except (ValueError, DecodeError):
-                return mlpb.Value(string_value=text)  # text that only looks like a struct
-            return mlpb.Value(struct_value=struct)
-        return mlpb.Value(string_value=text)
+    value = mlpb.Value()
     if row.int_value is not None:
-        return mlpb.Value(int_value=row.int_value)
-    if row.double_value is not None:
-        return mlpb.Value(double_value=row.double_value)
-    if row.bool_value is not None:
-        return mlpb.Value(bool_value=bool(row.bool_value))
-    if row.proto_value is not None:
-        packed = any_pb2.Any()
-        raw = row.proto_value
-        packed.ParseFromString(base64.b64decode(raw))
-        return mlpb.Value(proto_value=packed)
-    return mlpb.Value()
+        value.int_value = row.int_value
+    elif row.double_value is not None:
+        value.double_value = row.double_value
+    else:
+        fill(value, row.string_value, row.proto_value, row.bool_value)
+    return value
+
+
+def fill(value: mlpb.Value, text: str | None, proto: bytes | None, boolean: bool | int | None) -> None:
+    """Sets a value that is no number from its columns."""
+    if text is not None:
+        value.string_value = text
+        if text.startswith(_STRUCT_PREFIX):
+            # Text that only looks like a struct stays text.
+            with contextlib.suppress(ValueError, DecodeError):
+                packed = base64.b64decode(text[len(_STRUCT_PREFIX) :], validate=True)
+                struct = struct_pb2.Struct.FromString(packed)
+                value.struct_value.CopyFrom(struct)
+    elif boolean is not None:
+        value.bool_value = bool(boolean)
+    elif proto is not None:
+        value.proto_value.CopyFrom(any_pb2.Any.FromString(base64.b64decode(proto)))
 
 
 def unstorable(value: mlpb.Value) -> str:

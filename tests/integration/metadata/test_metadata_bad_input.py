@@ -353,7 +353,7 @@ def test_a_token_that_a_client_made_up(client: Any, at: SimpleNamespace, refused
     """A token is no secret: whoever reads the source can make one for the right list with anything in it."""
 
     def read(content: Any) -> Any:
-        token = encode_page_token(content, ["artifact", "id", True, None, None])
+        token = encode_page_token(content, ["artifact", "id", True, None, None, ""])
         by_id = {"field": mlpb.ListOperationOptions.OrderByField.ID, "is_asc": True}
         asked = {"max_result_size": 5, "next_page_token": token, "order_by_field": by_id}
         return client.call("GetArtifacts", options=asked)

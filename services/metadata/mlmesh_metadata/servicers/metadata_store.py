@@ -369,7 +369,7 @@ class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
     ) -> service.GetArtifactsByURIResponse:
         self._limit(request, "uris")
         with self._store.read() as session:
-            found = session.nodes.by_uris(ARTIFACT, request.uris)
+            found = session.nodes.by_uris(request.uris)
         return service.GetArtifactsByURIResponse(artifacts=cast(list[mlpb.Artifact], found))
 
     # Links

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from mlmesh_kit.errors import AlreadyExists
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
-from mlmesh_metadata.kinds import ARTIFACT, Kind
+from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, Kind
+from mlmesh_metadata.store.prepared import PreparedIn, insert_of
 from mlmesh_metadata.store.rows import chunks, tables_of
 from mlmesh_metadata.tables import event_paths, events, parent_contexts
 
@@ -19,6 +20,29 @@ class Crossing(NamedTuple):
     artifact_id: int
     execution_id: int
     type: int
+
+
+def _events_where(column: sa.Column[int]) -> PreparedIn:
+    c = events.c
+    return PreparedIn(
+        lambda values: sa.select(c.id, c.artifact_id, c.execution_id, c.type, c.milliseconds_since_epoch).where(
+            column.in_(values)
+        )
+    )
+
+
+_EVENTS_BY_ID = _events_where(events.c.id)
+_EVENTS_OF = {
+    ARTIFACT.name: _events_where(events.c.artifact_id),
+    EXECUTION.name: _events_where(events.c.execution_id),
+}
+_STEPS_OF = PreparedIn(
+    lambda values: sa.select(
+        event_paths.c.event_id, event_paths.c.is_index_step, event_paths.c.step_index, event_paths.c.step_key
+    ).where(event_paths.c.event_id.in_(values))
+)
+_INSERT_EVENT = insert_of(events, "artifact_id", "execution_id", "type", "milliseconds_since_epoch")
+_INSERT_STEP = insert_of(event_paths, "event_id", "is_index_step", "step_index", "step_key")
 
 
 class LinkRows:
@@ -46,12 +70,10 @@ class LinkRows:
             else now,
         }
         try:
-            result = self._connection.execute(sa.insert(events).values(values))
+            event_id = _INSERT_EVENT.insert(self._connection, values)
         except sa.exc.IntegrityError as error:
             said = f"artifact_id {event.artifact_id}, execution_id {event.execution_id}, type {event.type}"
             raise AlreadyExists("event", said, message=f"Given event already exists: {said}") from error
-        assert result.inserted_primary_key is not None
-        event_id = int(result.inserted_primary_key[0])
         steps = [
             {
                 "event_id": event_id,
@@ -61,73 +83,49 @@ class LinkRows:
             }
             for step in event.path.steps
         ]
-        if steps:
-            self._connection.execute(sa.insert(event_paths), steps)
+        _INSERT_STEP.run_each(self._connection, steps)
 
     def events_of(self, kind: Kind, ids: Iterable[int]) -> list[mlpb.Event]:
         """Gives the events of artifacts or of executions, in the order in which they were put."""
-        return self._events(events.c.artifact_id if kind is ARTIFACT else events.c.execution_id, ids)
-
-    def _events(self, column: sa.Column[int], ids: Iterable[int]) -> list[mlpb.Event]:
-        found: dict[int, mlpb.Event] = {}
-        for some in chunks(sorted(set(ids))):
-            for row in self._connection.execute(sa.select(events).where(column.in_(some))):
-                found[row.id] = mlpb.Event(
-                    artifact_id=row.artifact_id,
-                    execution_id=row.execution_id,
-                    type=row.type,
-                    milliseconds_since_epoch=row.milliseconds_since_epoch,
-                )
-        ordered = dict(sorted(found.items()))
-        for some in chunks(list(ordered)):
-            # A path's steps have no number: like MLMD, we rely on rows coming back in the order they were put.
-            for row in self._connection.execute(sa.select(event_paths).where(event_paths.c.event_id.in_(some))):
-                step = ordered[row.event_id].path.steps.add()
-                if row.is_index_step:
-                    step.index = row.step_index
-                else:
-                    step.key = row.step_key
-        return list(ordered.values())
-
-    def crossings(self, kind: Kind, ids: Iterable[int]) -> list[Crossing]:
-        """Gives the events of artifacts or of executions, bare: the step of a walk, of which there may be hundreds."""
-        column = events.c.artifact_id if kind is ARTIFACT else events.c.execution_id
-        found: list[Crossing] = []
-        for some in chunks(sorted(ids)):
-            if self._connection.dialect.name == "sqlite":
-                marks = ",".join("?" * len(some))
-                query = f"SELECT id, artifact_id, execution_id, type FROM Event WHERE {column.name} IN ({marks})"  # noqa: S608
-                cursor = self._connection.connection.cursor()
-                found += map(Crossing._make, cursor.execute(query, tuple(some)))
-                cursor.close()
-            else:
-                rows = sa.select(events.c.id, events.c.artifact_id, events.c.execution_id, events.c.type)
-                found += [Crossing(*row) for row in self._connection.execute(rows.where(column.in_(some)))]
-        return found
+        return self._events(_EVENTS_OF[kind.name], ids)
 
     def events_by_ids(self, ids: Iterable[int]) -> list[mlpb.Event]:
         """Gives events in the order in which they were put."""
-        return self._events(events.c.id, ids)
+        return self._events(_EVENTS_BY_ID, ids)
 
-    def join(self, kind: Kind, context_id: int, node_id: int) -> None:
-        """Puts an artifact or execution into a context; nothing happens if it is there already."""
-        member = tables_of(kind).members
-        assert member is not None
-        column = member.c[f"{kind.name}_id"]
-        there = sa.select(member.c.id).where(member.c.context_id == context_id, column == node_id)
-        if self._connection.scalar(there) is None:
-            self._connection.execute(sa.insert(member).values({"context_id": context_id, column.name: node_id}))
+    def crossings(self, kind: Kind, ids: Iterable[int]) -> list[Crossing]:
+        """Gives the events of artifacts or of executions, bare: the step of a walk, of which there may be hundreds."""
+        return [Crossing(*row[:4]) for row in _EVENTS_OF[kind.name].rows(self._connection, ids)]
+
+    def _events(self, query: PreparedIn, ids: Iterable[int]) -> list[mlpb.Event]:
+        found = {
+            row[0]: mlpb.Event(artifact_id=row[1], execution_id=row[2], type=row[3], milliseconds_since_epoch=row[4])
+            for row in sorted(query.rows(self._connection, set(ids)))
+        }
+        # A path's steps have no number: like MLMD, we rely on rows coming back in the order they were put.
+        for event_id, by_index, index, key in _STEPS_OF.rows(self._connection, found):
+            step = found[event_id].path.steps.add()
+            if by_index:
+                step.index = index
+            else:
+                step.key = key
+        return list(found.values())
+
+    def join(self, kind: Kind, pairs: Iterable[tuple[int, int]]) -> None:
+        """Puts artifacts or executions into contexts; those that are there already stay.
+
+        Args:
+            kind: Of the members.
+            pairs: (context id, node id).
+        """
+        owned = tables_of(kind)
+        column = owned.member_column.name
+        rows = [{"context_id": context_id, column: node_id} for context_id, node_id in pairs]
+        owned.join.run_each(self._connection, rows)
 
     def memberships(self, kind: Kind, ids: Iterable[int]) -> list[tuple[int, int]]:
         """Gives (node id, context id) for artifacts or executions."""
-        member = tables_of(kind).members
-        assert member is not None
-        column = member.c[f"{kind.name}_id"]
-        found: list[tuple[int, int]] = []
-        for some in chunks(sorted(set(ids))):
-            query = sa.select(column, member.c.context_id).where(column.in_(some)).order_by(member.c.id)
-            found += [(row[0], row[1]) for row in self._connection.execute(query)]
-        return found
+        return [(row[0], row[1]) for row in tables_of(kind).memberships.rows(self._connection, sorted(set(ids)))]
 
     def insert_parent(self, child_id: int, parent_id: int) -> None:
         """Makes one context the parent of another.

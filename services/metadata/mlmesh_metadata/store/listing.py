@@ -91,6 +91,6 @@ class Listing:
 
     def _run(self, query: sa.Select[Any], field: str = "options.filter_query") -> list[tuple[int, int]]:
         try:
-            return [(row[0], row[1]) for row in self._connection.execute(query)]
+            return [(row[0], row[1]) for row in self._connection.execute(query).all()]
         except sa.exc.DataError as error:  # a division by zero, a sum past 64 bits: not every database minds
             raise InvalidArgument("cannot be calculated", field=field) from error

@@ -9,10 +9,14 @@ from mlmesh_kit.errors import AlreadyExists
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata import tables
-from mlmesh_metadata.kinds import Kind, Node
-from mlmesh_metadata.store.rows import chunks, tables_of
+from mlmesh_metadata.kinds import ARTIFACT, KINDS, Kind, Node
+from mlmesh_metadata.store.prepared import PreparedIn
+from mlmesh_metadata.store.rows import tables_of
 from mlmesh_metadata.store.types import TypeRows
-from mlmesh_metadata.values import from_columns, to_columns
+from mlmesh_metadata.values import fill, to_columns
+
+_BY_NAME = {kind.name: tables_of(kind) for kind in KINDS}
+_BY_URI = PreparedIn(lambda values: sa.select(tables.artifacts.c.id).where(tables.artifacts.c.uri.in_(values)))
 
 
 class NodeRows:
@@ -21,6 +25,14 @@ class NodeRows:
     def __init__(self, connection: sa.Connection, types: TypeRows) -> None:
         self._connection = connection
         self._types = types
+        self._unwritten: dict[str, list[dict[str, Any]]] = {}
+
+    def flush(self) -> None:
+        """Writes properties that wait to be written together."""
+        for name, rows in self._unwritten.items():
+            if rows:
+                _BY_NAME[name].insert_property.run_each(self._connection, rows)
+        self._unwritten.clear()
 
     def insert(self, kind: Kind, node: Node, now: int) -> int:
         """Stores a new node; gives its id.
@@ -33,21 +45,17 @@ class NodeRows:
         Raises:
             AlreadyExists: Its name (within the type) or its external id is taken.
         """
-        table = tables_of(kind).nodes
         columns = {
             **_columns(kind, node),
+            "name": node.name if node.HasField("name") else None,
             "type_id": node.type_id,
             "create_time_since_epoch": now,
             "last_update_time_since_epoch": now,
         }
-        if node.HasField("name"):
-            columns["name"] = node.name
         try:
-            result = self._connection.execute(sa.insert(table).values(columns))
+            node_id = tables_of(kind).insert.insert(self._connection, columns)
         except sa.exc.IntegrityError as error:
             raise _taken(kind, node, error) from error
-        assert result.inserted_primary_key is not None
-        node_id = int(result.inserted_primary_key[0])
         self._insert_properties(kind, node_id, node)
         return node_id
 
@@ -64,14 +72,19 @@ class NodeRows:
             AlreadyExists: The new name or external id is another's.
         """
         owned = tables_of(kind)
-        columns = {**_columns(kind, wanted), "last_update_time_since_epoch": now}
-        if kind.name_mutable and wanted.HasField("name"):
-            columns["name"] = wanted.name
+        named = wanted if kind.name_mutable and wanted.HasField("name") else stored
+        columns = {
+            **_columns(kind, wanted),
+            "name": named.name if named.HasField("name") else None,
+            "last_update_time_since_epoch": now,
+            "node_id": stored.id,
+        }
         try:
-            self._connection.execute(sa.update(owned.nodes).where(owned.nodes.c.id == stored.id).values(columns))
+            owned.update.run(self._connection, columns)
         except sa.exc.IntegrityError as error:
             raise _taken(kind, wanted, error) from error
         if _properties(stored) != _properties(wanted):
+            self.flush()
             self._connection.execute(sa.delete(owned.properties).where(owned.key == stored.id))
             self._insert_properties(kind, stored.id, wanted)
 
@@ -81,10 +94,40 @@ class NodeRows:
         self._connection.execute(sa.update(table).where(table.c.id == node_id).values(last_update_time_since_epoch=now))
 
     def by_ids(self, kind: Kind, ids: Iterable[int]) -> list[Node]:
-        """Gives those that exist, by id."""
-        column = tables_of(kind).nodes.c.id
-        wanted = sorted(set(ids))
-        return [node for some in chunks(wanted) for node in self.load(kind, sa.select(column).where(column.in_(some)))]
+        """Gives those that exist, with types and properties, by id."""
+        self.flush()
+        owned = tables_of(kind)
+        rows = list(owned.by_ids.rows(self._connection, sorted(set(ids))))
+        names = {i: found.name for i, found in self._types.known(kind, {row[1] for row in rows}).items()}
+        fields = owned.own_columns
+        nodes: dict[int, Node] = {}
+        for node_id, type_id, created, updated, *own in rows:
+            made: dict[str, Any] = {name: value for name, value in zip(fields, own, strict=True) if value is not None}
+            if kind.name == "artifact":
+                made.setdefault("uri", "")
+            if type_id in names:
+                made["type"] = names[type_id]
+            nodes[node_id] = kind.message(
+                id=node_id,
+                type_id=type_id,
+                create_time_since_epoch=created,
+                last_update_time_since_epoch=updated,
+                **made,
+            )
+        default = {node_id: node.properties for node_id, node in nodes.items()}
+        custom = {node_id: node.custom_properties for node_id, node in nodes.items()}
+        for node_id, name, is_custom, integer, double, text, proto, boolean in owned.properties_of.rows(
+            self._connection, nodes
+        ):
+            value = (custom if is_custom else default)[node_id][name]
+            # The usual kinds here, without a call: a list of everything has some ten thousand of them.
+            if integer is not None:
+                value.int_value = integer
+            elif double is not None:
+                value.double_value = double
+            else:
+                fill(value, text, proto, boolean)
+        return list(nodes.values())
 
     def in_order(self, kind: Kind, ids: Sequence[int]) -> list[Node]:
         """Gives those that exist, in the order of the ids."""
@@ -93,34 +136,21 @@ class NodeRows:
 
     def existing(self, kind: Kind, ids: Iterable[int]) -> set[int]:
         """Gives the ids that exist."""
-        column = tables_of(kind).nodes.c.id
-        wanted = sorted(set(ids))
-        return {
-            found
-            for some in chunks(wanted)
-            for found in self._connection.scalars(sa.select(column).where(column.in_(some)))
-        }
+        return {row[0] for row in tables_of(kind).existing.rows(self._connection, set(ids))}
 
     def by_name(self, kind: Kind, type_id: int, name: str) -> Node | None:
         """Gives the node of a type and name."""
-        table = tables_of(kind).nodes
-        found = self.load(kind, sa.select(table.c.id).where(table.c.type_id == type_id, table.c.name == name))
-        return found[0] if found else None
+        rows = tables_of(kind).by_name.rows(self._connection, {"type_id": type_id, "name": name})
+        return self.by_ids(kind, [rows[0][0]])[0] if rows else None
 
     def by_external_ids(self, kind: Kind, external_ids: Sequence[str]) -> list[Node]:
         """Gives those that exist, by id."""
-        table = tables_of(kind).nodes
-        return self._by_values(kind, table.c.external_id, external_ids)
+        rows = tables_of(kind).by_external_id.rows(self._connection, external_ids)
+        return self.by_ids(kind, [row[0] for row in rows])
 
-    def by_uris(self, kind: Kind, uris: Sequence[str]) -> list[Node]:
+    def by_uris(self, uris: Sequence[str]) -> list[Node]:
         """Gives the artifacts that lie there, by id."""
-        return self._by_values(kind, tables.artifacts.c.uri, uris)
-
-    def members(self, kind: Kind, context_id: int) -> sa.Select[tuple[int]]:
-        """Gives the query for the ids of a context's artifacts or executions."""
-        member = tables_of(kind).members
-        assert member is not None
-        return sa.select(member.c[f"{kind.name}_id"]).where(member.c.context_id == context_id)
+        return self.by_ids(ARTIFACT, [row[0] for row in _BY_URI.rows(self._connection, uris)])
 
     def newest_artifact(self, *, uri: str = "", name: str = "", type_name: str = "") -> int | None:
         """Gives the id of the newest artifact with this uri, name and type; "" is any."""
@@ -134,38 +164,13 @@ class NodeRows:
             query = query.where(tables.artifacts.c.type_id.in_(typed))
         return self._connection.scalar(query)
 
-    def load(self, kind: Kind, ids: sa.Select[tuple[int]]) -> list[Node]:
-        """Reads the nodes whose ids a query gives, with types and properties, by id."""
-        owned = tables_of(kind)
-        rows = self._connection.execute(
-            sa.select(owned.nodes).where(owned.nodes.c.id.in_(ids)).order_by(owned.nodes.c.id)
-        ).all()
-        named = self._types.by_ids(kind, {row.type_id for row in rows})
-        found: dict[int, Node] = {}
-        for row in rows:
-            found[row.id] = _node(kind, row, named[row.type_id].name if row.type_id in named else "")
-        for some in chunks(list(found)):
-            properties = sa.select(owned.properties).where(owned.key.in_(some))
-            for row in self._connection.execute(properties):
-                node = found[row[0]]
-                into = node.custom_properties if row.is_custom_property else node.properties
-                into[row.name].CopyFrom(from_columns(row))
-        return list(found.values())
-
-    def _by_values(self, kind: Kind, column: sa.Column[Any], values: Sequence[str]) -> list[Node]:
-        table = tables_of(kind).nodes
-        found = [n for some in chunks(values) for n in self.load(kind, sa.select(table.c.id).where(column.in_(some)))]
-        return sorted(found, key=lambda node: node.id)
-
     def _insert_properties(self, kind: Kind, node_id: int, node: Node) -> None:
         owned = tables_of(kind)
-        rows = [
+        self._unwritten.setdefault(kind.name, []).extend(
             {owned.key.name: node_id, "name": name, "is_custom_property": custom, **to_columns(value)}
             for custom, properties in ((0, node.properties), (1, node.custom_properties))
             for name, value in properties.items()
-        ]
-        if rows:
-            self._connection.execute(sa.insert(owned.properties), rows)
+        )
 
 
 def _columns(kind: Kind, node: Node) -> dict[str, Any]:
@@ -175,26 +180,6 @@ def _columns(kind: Kind, node: Node) -> dict[str, Any]:
     if kind.state_field:
         columns[kind.state_field] = getattr(node, kind.state_field) if node.HasField(kind.state_field) else None  # type: ignore[arg-type]
     return columns
-
-
-def _node(kind: Kind, row: Any, type_name: str) -> Node:
-    node = kind.message(
-        id=row.id,
-        type_id=row.type_id,
-        create_time_since_epoch=row.create_time_since_epoch,
-        last_update_time_since_epoch=row.last_update_time_since_epoch,
-    )
-    if type_name:
-        node.type = type_name
-    if row.name is not None:
-        node.name = row.name
-    if row.external_id is not None:
-        node.external_id = row.external_id
-    if isinstance(node, mlpb.Artifact):
-        node.uri = row.uri or ""
-    if kind.state_field and row._mapping[kind.state_field] is not None:
-        setattr(node, kind.state_field, row._mapping[kind.state_field])
-    return node
 
 
 def _properties(node: Node) -> tuple[dict[str, bytes], dict[str, bytes]]:

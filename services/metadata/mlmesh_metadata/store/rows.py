@@ -1,13 +1,16 @@
-"""Which tables a kind of node lives in, and lists of ids in SQL."""
+"""Which tables a kind of node lives in, and the statements on them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from mlmesh_metadata import tables
 from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, Kind
+from mlmesh_metadata.store.prepared import Prepared, PreparedIgnore, PreparedIn, insert_of
+from mlmesh_metadata.values import COLUMNS
 
 T = TypeVar("T")
 
@@ -30,6 +33,85 @@ class KindTables:
     properties: sa.Table
     key: sa.Column[int]
     members: sa.Table | None
+
+    @cached_property
+    def own_columns(self) -> list[str]:
+        """Columns of a node that a client sets, but for its type."""
+        fixed = {"id", "type_id", "create_time_since_epoch", "last_update_time_since_epoch"}
+        return [column.name for column in self.nodes.c if column.name not in fixed]
+
+    @cached_property
+    def insert(self) -> Prepared:
+        """Stores a node."""
+        return insert_of(self.nodes, *(column.name for column in self.nodes.c if column.name != "id"))
+
+    @cached_property
+    def update(self) -> Prepared:
+        """Changes all that a client sets."""
+        values: dict[str, Any] = {
+            name: sa.bindparam(name) for name in [*self.own_columns, "last_update_time_since_epoch"]
+        }
+        return Prepared(sa.update(self.nodes).where(self.nodes.c.id == sa.bindparam("node_id")).values(values))
+
+    @cached_property
+    def insert_property(self) -> Prepared:
+        """Stores a property."""
+        return insert_of(self.properties, self.key.name, "name", "is_custom_property", *COLUMNS)
+
+    @cached_property
+    def by_ids(self) -> PreparedIn:
+        """Reads nodes: id, type_id, times, then `own_columns`."""
+        c = self.nodes.c
+        columns = [c.id, c.type_id, c.create_time_since_epoch, c.last_update_time_since_epoch]
+        columns += [c[name] for name in self.own_columns]
+        return PreparedIn(lambda values: sa.select(*columns).where(c.id.in_(values)).order_by(c.id))
+
+    @cached_property
+    def existing(self) -> PreparedIn:
+        """Reads which ids exist."""
+        return PreparedIn(lambda values: sa.select(self.nodes.c.id).where(self.nodes.c.id.in_(values)))
+
+    @cached_property
+    def by_name(self) -> Prepared:
+        """Reads the id of a type's node of a name."""
+        c = self.nodes.c
+        wanted = sa.and_(c.type_id == sa.bindparam("type_id"), c.name == sa.bindparam("name"))
+        return Prepared(sa.select(c.id).where(wanted))
+
+    @cached_property
+    def by_external_id(self) -> PreparedIn:
+        """Reads the ids of nodes with some external ids."""
+        return PreparedIn(lambda values: sa.select(self.nodes.c.id).where(self.nodes.c.external_id.in_(values)))
+
+    @cached_property
+    def properties_of(self) -> PreparedIn:
+        """Reads properties: node's id, name, whether custom, then the values' columns."""
+        c = self.properties.c
+        columns = [self.key, c.name, c.is_custom_property, *(c[name] for name in COLUMNS)]
+        return PreparedIn(lambda values: sa.select(*columns).where(self.key.in_(values)))
+
+    @cached_property
+    def member_column(self) -> Any:
+        """The column of `members` with the node's id."""
+        assert self.members is not None
+        return next(column for column in self.members.c if column.name not in {"id", "context_id"})
+
+    @cached_property
+    def join(self) -> PreparedIgnore:
+        """Puts a node into a context."""
+        assert self.members is not None
+        return PreparedIgnore(self.members, "context_id", self.member_column.name)
+
+    @cached_property
+    def memberships(self) -> PreparedIn:
+        """Reads node's id and context's id, in the order in which they were put."""
+        assert self.members is not None
+        c = self.members.c
+        return PreparedIn(
+            lambda values: (
+                sa.select(self.member_column, c.context_id).where(self.member_column.in_(values)).order_by(c.id)
+            )
+        )
 
 
 _TABLES = {

@@ -11,7 +11,7 @@ from mlmesh_metadata.store.links import LinkRows
 from mlmesh_metadata.store.listing import Listing
 from mlmesh_metadata.store.nodes import NodeRows
 from mlmesh_metadata.store.schema import prepare
-from mlmesh_metadata.store.types import TypeRows
+from mlmesh_metadata.store.types import TypeCache, TypeRows
 
 T = TypeVar("T")
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Session:
     """What can be read and written in one transaction."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.types = TypeRows(connection)
+    def __init__(self, connection: sa.Connection, cache: TypeCache) -> None:
+        self.types = TypeRows(connection, cache)
         self.nodes = NodeRows(connection, self.types)
         self.links = LinkRows(connection)
         self.listing = Listing(connection)
@@ -35,14 +35,29 @@ class Store:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._cache: TypeCache = {}
         prepare(engine)
 
     def write(self, change: Callable[[Session], T]) -> T:
         """Runs a change in one transaction; again when the database is busy, so it must have no other effects."""
-        return run_transaction(self._engine, lambda connection: change(Session(connection)))
+
+        changed: set[int] = set()
+
+        def run(connection: sa.Connection) -> T:
+            session = Session(connection, self._cache)
+            result = change(session)
+            session.nodes.flush()
+            changed.update(session.types.changed)
+            return result
+
+        result = run_transaction(self._engine, run)
+        if changed:
+            for key in [key for key in self._cache if key[1] in changed]:
+                self._cache.pop(key, None)
+        return result
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Gives a session that reads one consistent state."""
         with read(self._engine) as connection:
-            yield Session(connection)
+            yield Session(connection, self._cache)

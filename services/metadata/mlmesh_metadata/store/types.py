@@ -1,7 +1,7 @@
 """Types and their properties."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from google.protobuf import json_format
@@ -11,13 +11,24 @@ from mlmesh_metadata.kinds import SIMPLE_TYPES, Kind, NodeType
 from mlmesh_metadata.store.rows import chunks
 from mlmesh_metadata.tables import parent_types, type_properties, types
 
+TypeCache: TypeAlias = dict[tuple[str, int], NodeType]
+"""By name of the kind and id."""
+
 
 class TypeRows:
-    """Types, in one transaction. What it gives is shared within the session: never change it."""
+    """Types, in one transaction.
 
-    def __init__(self, connection: sa.Connection) -> None:
+    Args:
+        connection: Of the transaction.
+        cache: Of the process: types as they were once committed. A type never loses a property, and keeps its name, so
+            one from the cache is at worst not the newest.
+    """
+
+    def __init__(self, connection: sa.Connection, cache: TypeCache) -> None:
         self._connection = connection
-        self._known: dict[tuple[str, int], NodeType] = {}
+        self._cache = cache
+        self.changed: set[int] = set()
+        """Ids of the types that this transaction has made or changed."""
 
     def insert(self, kind: Kind, given: NodeType) -> int:
         """Stores a new type with its properties; gives its id."""
@@ -40,18 +51,18 @@ class TypeRows:
         if properties:
             rows = [{"type_id": type_id, "name": name, "data_type": kind} for name, kind in properties.items()]
             self._connection.execute(sa.insert(type_properties), rows)
-        self._forget(type_id)
+        self.changed.add(type_id)
 
     def update(self, type_id: int, **columns: Any) -> None:
         """Changes columns of a type."""
         self._connection.execute(sa.update(types).where(types.c.id == type_id).values(columns))
-        self._forget(type_id)
+        self.changed.add(type_id)
 
     def set_base(self, type_id: int, base_name: str) -> None:
         """Makes one of MLMD's simple types the parent of a type."""
         base = sa.select(types.c.id).where(types.c.name == base_name, types.c.version.is_(None)).scalar_subquery()
         self._connection.execute(sa.insert(parent_types).values(type_id=type_id, parent_type_id=base))
-        self._forget(type_id)
+        self.changed.add(type_id)
 
     def find(self, kind: Kind, name: str, version: str = "") -> NodeType | None:
         """Gives the type of a name and version ("": the one without)."""
@@ -64,13 +75,25 @@ class TypeRows:
         return self._load(kind, types.c.name.not_in(SIMPLE_TYPES))
 
     def by_ids(self, kind: Kind, ids: Iterable[int]) -> dict[int, NodeType]:
-        """Gives those that exist."""
-        wanted = sorted(set(ids))
-        missing = [type_id for type_id in wanted if (kind.name, type_id) not in self._known]
-        for some in chunks(missing):
-            for found in self._load(kind, types.c.id.in_(some)):
-                self._known[kind.name, found.id] = found
-        return {i: self._known[kind.name, i] for i in wanted if (kind.name, i) in self._known}
+        """Gives those that exist, as they are now."""
+        found: dict[int, NodeType] = {}
+        for some in chunks(sorted(set(ids))):
+            for one in self._load(kind, types.c.id.in_(some)):
+                found[one.id] = one
+                if one.id not in self.changed:
+                    self._cache[kind.name, one.id] = one
+        return found
+
+    def known(self, kind: Kind, ids: Iterable[int]) -> dict[int, NodeType]:
+        """Gives those that exist, perhaps without the properties that another process has added. Never change them."""
+        wanted = set(ids)
+        found = {
+            type_id: self._cache[kind.name, type_id]
+            for type_id in wanted - self.changed
+            if (kind.name, type_id) in self._cache
+        }
+        missing = wanted - found.keys()
+        return {**found, **self.by_ids(kind, missing)} if missing else found
 
     def by_external_ids(self, kind: Kind, external_ids: Sequence[str]) -> list[NodeType]:
         """Gives those that exist, by id."""
@@ -80,9 +103,6 @@ class TypeRows:
     def external_id_taken(self, external_id: str) -> bool:
         """Whether a type, of any kind, has it."""
         return self._connection.scalar(sa.select(types.c.id).where(types.c.external_id == external_id)) is not None
-
-    def _forget(self, type_id: int) -> None:
-        self._known = {key: value for key, value in self._known.items() if key[1] != type_id}
 
     def _load(self, kind: Kind, *conditions: sa.ColumnElement[bool]) -> list[NodeType]:
         query = sa.select(types).where(types.c.type_kind == kind.number, *conditions).order_by(types.c.id)
