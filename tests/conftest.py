@@ -3,6 +3,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import what they share from `support`
 
+from support.databases import database_url, mariadb_server, postgresql_server
 from support.mesh import mesh
 
-__all__ = ["mesh"]
+__all__ = ["database_url", "mariadb_server", "mesh", "postgresql_server"]

@@ -19,7 +19,7 @@ def upgrade(engine: sa.Engine, folder: Path, version_table: str) -> None:
     Args:
         engine: Of the service's database.
         folder: Holds `versions/`.
-        version_table: Where the revision is kept; one for each service, so that services may share a database.
+        version_table: Where the revision is kept. Each service has a database of its own: their tables' names clash.
     """
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))

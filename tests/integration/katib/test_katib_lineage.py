@@ -1,0 +1,225 @@
+"""What a real metadata service is told of experiments: all of it, once, whoever is away or killed meanwhile."""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from integration.katib.client import PARABOLA, Client, assignments, held, manifest, wait_until
+from mlmesh_kit.testing import ServiceProcess
+from mlmesh_protos.api.v1.beta1 import api_pb2
+from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlmd
+from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service_pb2
+from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc as service_grpc
+from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
+
+SLOW = "import sys, time; time.sleep(0.15); print('loss =', float(sys.argv[1]))"
+
+
+class Metadata:
+    """The metadata service on a port of its own, so that it can come back where it was; and what it was told."""
+
+    def __init__(self, data_dir: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._is_up = False
+        self.address = f"127.0.0.1:{port}"
+        self.process = ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", data_dir, {"GRPC_PORT": str(port)})
+        options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100)]
+        self.channel = grpc.insecure_channel(self.address, options=options)
+        self.store: Any = service_grpc.MetadataStoreServiceStub(self.channel)
+
+    def up(self) -> None:
+        if not self._is_up:
+            self.process.start()
+            self._is_up = True
+
+    def down(self) -> None:
+        if self._is_up:
+            self.process.kill()
+            self._is_up = False
+
+    def call(self, method: str, **fields: Any) -> Any:
+        request = getattr(service_pb2, f"{method}Request")(**fields)
+        return getattr(self.store, method)(request, timeout=10, wait_for_ready=True)
+
+    def told(self, experiment: str, trials: int) -> SimpleNamespace | None:
+        """All that is known of an experiment; None as long as the service has not been told the end of all of it."""
+        name = f"default/{experiment}"
+        answer = self.call("GetContextByTypeAndName", type_name="katib.Experiment", context_name=name)
+        context = answer.context
+        if context.custom_properties["state"].string_value not in {"Succeeded", "Failed"}:
+            return None
+        executions = self.call("GetExecutionsByContext", context_id=context.id).executions
+        ended = [
+            node for node in executions if node.last_known_state not in {mlmd.Execution.NEW, mlmd.Execution.RUNNING}
+        ]
+        if len(ended) < trials:
+            return None
+        artifacts = self.call("GetArtifactsByContext", context_id=context.id).artifacts
+        ids = [execution.id for execution in executions]
+        return SimpleNamespace(
+            context=context,
+            executions={node.name.rsplit("/", 1)[1]: node for node in executions},
+            artifacts={node.name.rsplit("/", 1)[1]: node for node in artifacts},
+            events=list(self.call("GetEventsByExecutionIDs", execution_ids=ids).events),
+            count=(len(executions), len(artifacts)),
+        )
+
+    def wait(self, experiment: str, trials: int) -> SimpleNamespace:
+        return wait_until(lambda: self.told(experiment, trials))
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
+    made = Metadata(tmp_path_factory.mktemp("metadata"))
+    yield made
+    made.channel.close()
+    made.process.stop()
+
+
+@pytest.fixture(scope="module")
+def katib(tmp_path_factory: pytest.TempPathFactory, metadata: Metadata) -> Iterator[ServiceProcess]:
+    data_dir = tmp_path_factory.mktemp("katib")
+    settings = {"PRELOAD": "", "METADATA_ADDRESS": metadata.address, "LEASE_SECONDS": "1.1", "MAX_RUNNING_TRIALS": "4"}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
+        yield process
+
+
+def check_whole(found: SimpleNamespace, trials: list[Any]) -> None:
+    """What the metadata service has is what the service itself says of the trials, each once."""
+    names = {trial.name.rsplit("/", 1)[1]: trial for trial in trials}
+    succeeded = {name for name, trial in names.items() if "Succeeded" in held(trial.conditions)}
+    assert found.count == (len(names), len(succeeded))
+    assert set(found.executions) == set(names) and set(found.artifacts) == succeeded
+    for name, execution in found.executions.items():
+        expected = mlmd.Execution.COMPLETE if name in succeeded else mlmd.Execution.FAILED
+        assert execution.last_known_state == expected, name
+        own = {key: value.string_value for key, value in execution.custom_properties.items() if key != "attempts"}
+        parameters = {f"parameter/{key}": value for key, value in assignments(names[name]).items()}
+        metrics = {f"metric/{metric.name}": metric.latest for metric in names[name].observation.metrics}
+        assert own == {**parameters, **metrics}
+        assert execution.custom_properties["attempts"].int_value == names[name].attempts
+    made = Counter((event.execution_id, event.artifact_id, event.type) for event in found.events)
+    outputs = {(found.executions[n].id, found.artifacts[n].id, mlmd.Event.OUTPUT) for n in succeeded}
+    assert made == dict.fromkeys(outputs, 1)
+
+
+def test_the_metadata_service_is_away(metadata: Metadata, katib: ServiceProcess) -> None:
+    metadata.down()
+    client = Client(katib)
+    client.create(manifest("before"))
+    assert "Succeeded" in held(client.wait("before").status.conditions)  # nobody waits for lineage
+    metadata.up()
+    check_whole(metadata.wait("before", 6), client.trials("before"))
+    client.create(manifest("during", SLOW, maxTrialCount=10, maxFailedTrialCount=0))
+    wait_until(lambda: (client.get("during").status.trials_succeeded >= 3) or None)
+    metadata.down()
+    found = client.wait("during")
+    assert (found.status.trials_succeeded, "Succeeded" in held(found.status.conditions)) == (10, True)
+    metadata.up()
+    check_whole(metadata.wait("during", 10), client.trials("during"))
+
+
+def test_an_experiment_and_its_trials(metadata: Metadata, katib: ServiceProcess) -> None:
+    metadata.up()
+    # Somebody else has given these types properties of their own.
+    note = {"note": mlmd.STRING}
+    job, group = (
+        kind(name=name, properties=note)
+        for kind, name in ((mlmd.ExecutionType, "katib.Trial"), (mlmd.ContextType, "katib.Experiment"))
+    )
+    metadata.call("PutExecutionType", execution_type=job, can_add_fields=True)
+    metadata.call("PutContextType", context_type=group, can_add_fields=True)
+    metadata.down()  # so that the publisher asks for its types again
+    metadata.up()
+    client = Client(katib)
+    code = PARABOLA + "; sys.exit(x > 4)"
+    client.create(manifest("told", code, maxTrialCount=11, maxFailedTrialCount=5, algorithm={"algorithmName": "grid"}))
+    assert "Succeeded" in held(client.wait("told").status.conditions)
+    found = metadata.wait("told", 11)
+    check_whole(found, client.trials("told"))
+    assert Counter(execution.last_known_state for execution in found.executions.values()) == {
+        mlmd.Execution.COMPLETE: 9,
+        mlmd.Execution.FAILED: 2,
+    }
+    told = {key: value.string_value for key, value in found.context.custom_properties.items()}
+    assert told == {"namespace": "default", "algorithm": "grid", "objective": "loss", "state": "Succeeded"}
+    best = client.get("told").status.current_optimal_trial.best_trial_name
+    artifact = found.artifacts[best]
+    assert artifact.uri == f"katib://namespaces/default/experiments/told/trials/{best}"
+    assert float(artifact.custom_properties["loss"].string_value) == 0
+    lineage: Any = lineage_pb2_grpc.LineageServiceStub(metadata.channel)
+    history = lineage.QueryLineage(lineage_pb2.QueryLineageRequest(uri=artifact.uri), timeout=10)
+    assert {(node.kind, node.name) for node in history.nodes} == {
+        ("artifact", f"default/told/{best}"),
+        ("execution", f"default/told/{best}"),
+        ("context", "default/told"),
+    }
+
+
+def test_what_is_refused_does_not_hold_up_the_rest(metadata: Metadata, katib: ServiceProcess) -> None:
+    """ML Metadata cannot store a text that begins like this; a trial's parameter may."""
+    metadata.up()
+    client = Client(katib)
+    space = [{"name": "x", "parameterType": "categorical", "feasibleSpace": {"list": ["mlmd-struct::", "1", "2"]}}]
+    client.create(manifest("refused", "print('loss = 1')", parameters=space, maxTrialCount=3))
+    client.wait("refused")
+    found = metadata.wait("refused", 2)
+    values = {node.custom_properties["parameter/x"].string_value for node in found.executions.values()}
+    assert values == {"1", "2"}
+    assert "lineage of experiment" in katib.log_path.read_text()
+
+
+def test_kill_9_again_and_again(tmp_path: Path, metadata: Metadata, katib: ServiceProcess) -> None:
+    """No trial is lost, none that had succeeded is run again, nothing is reported or told twice."""
+    metadata.up()
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    code = (
+        "import os, pathlib, sys, time\n"
+        f"with pathlib.Path({str(starts)!r}, os.environ['MLMESH_TRIAL_NAME']).open('a') as file: file.write('x')\n"
+        "time.sleep(0.2)\n"
+        "print('loss =', float(sys.argv[1]))\n"
+    )
+    Client(katib).create(manifest("killed", code, maxTrialCount=11, maxFailedTrialCount=0))
+    done: dict[str, Any] = {}
+    for life in (1, 2):
+        client = Client(katib)
+        wait_until(lambda life=life, client=client: (client.get("killed").status.trials_succeeded >= 3 * life) or None)
+        for trial in client.trials("killed"):
+            if "Succeeded" in held(trial.conditions):
+                assert done.setdefault(trial.name, trial) == trial
+        client.channel.close()
+        katib.kill()
+        katib.start()
+    client = Client(katib)
+    found = client.wait("killed")
+    trials = client.trials("killed")
+    assert (found.status.trials, found.status.trials_succeeded) == (11, 11)
+    assert "Succeeded" in held(found.status.conditions)
+    assert len({assignments(trial)["x"] for trial in trials}) == 11
+    for trial in trials:
+        assert trial == done.get(trial.name, trial), "a trial that had ended is as it was"
+        name = trial.name.rsplit("/", 1)[1]
+        assert len((starts / name).read_text()) <= trial.attempts + 2  # started, and killed before that was written
+        log = client.db.GetObservationLog(api_pb2.GetObservationLogRequest(trial_name=name)).observation_log
+        assert [entry.metric.value for entry in log.metric_logs] == [trial.observation.metrics[0].latest]
+    assert len(done) >= 6
+    assert sum(len(file.read_text()) for file in starts.iterdir()) <= 11 + 2 * 2  # two ran at each kill
+    check_whole(metadata.wait("killed", 11), trials)
+    assert not [process for process in psutil.process_iter() if _is_in(process, katib.data_dir)]
+
+
+def _is_in(process: psutil.Process, folder: Path) -> bool:
+    """Trials are forked, so that their command line is the launcher's; their folder tells them apart."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.cwd().startswith(f"{folder}/")
+    except psutil.Error:
+        return False
