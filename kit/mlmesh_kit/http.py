@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlmesh_kit.access import PUBLIC, AccessRule
 from mlmesh_kit.errors import HTTP_STATUS, ServiceError, to_status
 from mlmesh_kit.identity import USER_HEADER
-from mlmesh_kit.interceptor import Surroundings, escaped
+from mlmesh_kit.interceptor import Surroundings, escaped, one_user
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def route(path: str, endpoint: Endpoint, *, access: AccessRule, methods: Sequenc
         headers = [(k, v) for k, v in request.headers.items() if k in {"traceparent", "tracestate"}]
         with around.observed(f"{request.method} {path}", headers) as outcome:
             try:
-                await around.admit(access, request.headers.get(USER_HEADER), request)
+                await around.admit(access, one_user(request.headers.getlist(USER_HEADER)), request)
                 return await endpoint(request)
             except HTTPException:
                 outcome[0] = "INVALID_ARGUMENT"

@@ -10,7 +10,7 @@ import inspect
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +44,16 @@ def caller_of(user: str | None, settings: ServiceSettings) -> Caller:
     if user is None and is_loopback(settings.host):
         user = settings.local_user
     return Caller(user or "", settings.default_namespace)
+
+
+def one_user(values: Sequence[str]) -> str | None:
+    """Reads the user's header: None where there is none, "" (nobody) where there are several.
+
+    The ingress sets one. A second is a forgery beside it, and would fool whoever reads the other of the two.
+    """
+    if len(values) > 1:
+        return ""
+    return values[0] if values else None
 
 
 def is_loopback(host: str) -> bool:
@@ -223,14 +233,14 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _headers(context: Any) -> tuple[str | None, list[tuple[str, str]]]:
-    user = None
+    users = []
     headers = []
     for key, value in context.invocation_metadata() or ():
         if key == USER_HEADER:
-            user = value
+            users.append(value)
         elif key in {"traceparent", "tracestate"}:
             headers.append((key, value))
-    return user, headers
+    return one_user(users), headers
 
 
 def _decoder(deserialize: Callable[[bytes], Any] | None) -> Callable[[Any], Any]:

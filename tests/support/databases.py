@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -99,7 +100,7 @@ def postgresql() -> Iterator[Server]:
         try:
             yield _wait(Server(url, process), log)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # a fast shutdown: SIGTERM would wait for every client to leave
             process.wait()
 
 

@@ -49,7 +49,7 @@ class RunningMesh:
     def up(self) -> "RunningMesh":
         data_dir = str(self.data_dir)
         done = self.command("up", "--detach", "--auto-ports", "--data-dir", data_dir, "--json", *self._options)
-        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}"
+        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}\n{self.all_logs()}"
         answer = json.loads(done.stdout)
         self.ingress, self.ready_seconds = answer["ingress"], answer["ready_seconds"]
         return self
@@ -78,6 +78,14 @@ class RunningMesh:
 
     def log(self, name: str) -> str:
         return (self.data_dir / "logs" / f"{name}.log").read_text()
+
+    def all_logs(self, lines: int = 40) -> str:
+        """The end of each log, for when something went wrong."""
+        ends = []
+        for path in sorted((self.data_dir / "logs").glob("*.log")):
+            end = "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+            ends.append(f"--- {path.name}\n{end}")
+        return "\n".join(ends)
 
     def kill(self, name: str) -> int:
         """Kills a process with SIGKILL, as soon as it has one, and returns its pid."""

@@ -21,7 +21,7 @@ def open_store(root_uri: str) -> ObjectStore:
         InvalidArgument: It is no URI of these schemes.
     """
     parts = urlsplit(root_uri)
-    if parts.scheme == "file" and not parts.netloc:
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return FileStore(Path(unquote(parts.path)))
     if parts.scheme in {"s3", "minio"} and parts.netloc:
         from mlmesh_kit.objectstore.s3 import S3Settings, S3Store

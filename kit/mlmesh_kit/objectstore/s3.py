@@ -123,5 +123,7 @@ def _errors(uri: str) -> Iterator[None]:
         if error.code in {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
             raise PermissionDenied(f"the object store refused access to {uri} ({error.code})") from error
         raise Unavailable(f"the object store answered {error.code}", retry_after_seconds=1) from error
+    except ValueError as error:  # the client checks the bucket's and the object's name
+        raise InvalidArgument(f"{str(error)[:200]}", field="uri") from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Unavailable("the object store cannot be reached", retry_after_seconds=1) from error

@@ -41,14 +41,21 @@ def channel(service: ServiceProcess) -> Iterator[Any]:
 
 
 def call(
-    channel: Any, method: str, verb: str = "", name: str = "", *, user: str | None = None, namespace: str = ""
+    channel: Any,
+    method: str,
+    verb: str = "",
+    name: str = "",
+    *,
+    user: str | tuple[str, ...] | None = None,
+    namespace: str = "",
 ) -> Any:
     make = getattr(channel, KINDS.get(method, "unary_unary"))
     rpc = make(f"/{SERVICE}/{method}", ReviewAccessRequest.SerializeToString, StringValue.FromString)
     request: Any = ReviewAccessRequest(verb=verb, name=name, namespace=namespace)
     if method in {"Chat", "Collect"}:
         request = iter([request])
-    metadata = () if user is None else (("kubeflow-userid", user),)
+    users = (user,) if isinstance(user, str) else user or ()
+    metadata = tuple(("kubeflow-userid", one) for one in users)
     answer = rpc(request, timeout=20, metadata=metadata)
     return [one.value for one in answer] if method in {"Stream", "Chat"} else answer.value
 
@@ -200,6 +207,15 @@ def test_http_is_guarded_like_grpc(service: ServiceProcess) -> None:
     nobody = httpx.get(f"{service.http}/do/who", headers={"kubeflow-userid": ""})
     assert (nobody.status_code, nobody.json()["code"]) == (401, 16)
     assert httpx.request("DELETE", f"{service.http}/do/who").status_code == 405
+
+
+def test_two_users_in_one_call_are_nobody(service: ServiceProcess, channel: Any) -> None:
+    """One is the ingress's, the other forged; no order of the two lets anybody in."""
+    local = "user@mlmesh.local"
+    for users in ((local, "eve@x.org"), ("eve@x.org", local), (local, local), ("", local)):
+        headers = [("kubeflow-userid", user) for user in users]
+        assert httpx.get(f"{service.http}/do/who", headers=headers).status_code == 401
+        assert failure(channel, "Do", "who", user=users).code() is grpc.StatusCode.UNAUTHENTICATED
     assert httpx.get(f"{service.http}/do/exhausted").headers["retry-after"] == "2"
 
 
