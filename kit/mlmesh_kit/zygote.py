@@ -25,6 +25,8 @@ import psutil
 
 _LENGTH = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_NAME_BYTES = 15
 _NOT_STARTED = 127
 
 
@@ -37,6 +39,7 @@ class Zygote:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         self._running: dict[int, int] = {}
         self._buffer = b""
 
@@ -144,7 +147,8 @@ class Zygote:
         code = _NOT_STARTED
         try:
             os.setpgid(0, 0)
-            _die_with_parent()
+            _die_with_parent(self._pid)
+            _set_name(message["argv"])
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
@@ -167,9 +171,18 @@ class Zygote:
             os._exit(code)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(_NOT_STARTED)
+
+
+def _set_name(argv: list[str]) -> None:
+    """Gives the process its command's name in `ps` and `top`, where all forks would have the helper's."""
+    if sys.platform == "linux":
+        name = argv[2] if argv[1:2] == ["-m"] and len(argv) > 2 else os.path.basename(argv[1 if len(argv) > 1 else 0])
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:_NAME_BYTES])
 
 
 def _redirect(log: str) -> None:

@@ -9,10 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlmesh import launch
 from mlmesh.description import INGRESS, DescriptionError, Mesh, load
 from mlmesh.envoy_binary import EnvoyMissingError, find_envoy
 from mlmesh.ports import is_free, owner_of
+from mlmesh.running import running
 from mlmesh.supervisor import lock
 from mlmesh.supervisor.layout import Layout
 from mlmesh.supervisor.plan import MeshState
@@ -46,9 +46,9 @@ def examine(data_dir: Path) -> list[Finding]:
     except DescriptionError as error:
         return [*findings, Finding("deploy/mesh.yaml", False, str(error), "correct it, or reinstall mlmesh")]
     findings += [Finding("deploy/mesh.yaml", True, f"{len(mesh.services)} services"), _packages(mesh)]
-    running = launch.running(data_dir)
-    findings += [_directory(data_dir), _space(data_dir), _locks(data_dir, running)]
-    if running is None:
+    found = running(data_dir)
+    findings += [_directory(data_dir), _space(data_dir), _locks(data_dir, found)]
+    if found is None:
         findings += _ports(mesh)
     return findings
 
@@ -115,14 +115,14 @@ def _space(data_dir: Path) -> Finding:
     return Finding("disk space", ok, f"{free / 1e9:.1f} GB free", mend)
 
 
-def _locks(data_dir: Path, running: MeshState | None) -> Finding:
+def _locks(data_dir: Path, found: MeshState | None) -> Finding:
     layout = Layout(data_dir)
-    if running is not None:
-        sick = [name for name, each in running.processes.items() if each.state != "running"]
+    if found is not None:
+        sick = [name for name, each in found.processes.items() if each.state != "running"]
         if sick:
             mend = f"look at: mlmesh logs {sick[0]} --data-dir {data_dir}"
-            return Finding("mesh", False, f"{running.state}; not running: {', '.join(sick)}", mend)
-        return Finding("mesh", True, f"{running.state} at {running.ingress} (pid {running.pid})")
+            return Finding("mesh", False, f"{found.state}; not running: {', '.join(sick)}", mend)
+        return Finding("mesh", True, f"{found.state} at {found.ingress} (pid {found.pid})")
     if lock.is_held(layout.lock):
         return Finding("mesh", False, "starting or stopping right now", "try again in a few seconds")
     left = MeshState.read(layout.state)

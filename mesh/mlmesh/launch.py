@@ -1,7 +1,6 @@
 """Brings a mesh up and takes it down."""
 
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlmesh.description import INGRESS, Mesh, Ports
+from mlmesh.running import read_health
 from mlmesh.supervisor import lock
 from mlmesh.supervisor.layout import Layout
 from mlmesh.supervisor.plan import MeshState, Plan, ProcessPlan
 
-DEFAULT_DATA_DIR = "~/.mlmesh"
 _CRASHES = 4
 """Ends in a row, before it ever was ready, after which a process is taken for broken."""
 
@@ -43,11 +42,6 @@ class Options:
     auto_ports: bool = False
     services: tuple[str, ...] = ()
     leave_with_parent: bool = False
-
-
-def resolve_data_dir(given: str | Path | None = None) -> Path:
-    """Gives the data directory, absolute: as given, else MLMESH_DATA_DIR, else ~/.mlmesh."""
-    return Path(given or os.environ.get("MLMESH_DATA_DIR") or DEFAULT_DATA_DIR).expanduser().absolute()
 
 
 def start(mesh: Mesh, options: Options) -> "subprocess.Popen[bytes]":
@@ -185,7 +179,6 @@ def _service_plan(mesh: Mesh, name: str, ports: dict[str, Ports], url: str, layo
         name=name,
         argv=[sys.executable, "-m", service.module],
         env={
-            "MALLOC_ARENA_MAX": "2",  # threads share heaps: less memory
             "PYTHONUNBUFFERED": "1",
             "MLMESH_INGRESS": url,
             **service.env,
@@ -245,24 +238,6 @@ def _tail(log: Path, lines: int = 15) -> str:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-
-def read_health(layout: Layout) -> dict[str, bool]:
-    """Asks the ingress which services are healthy; empty while it is not there."""
-    import asyncio
-
-    from mlmesh.supervisor import admin
-
-    try:
-        return asyncio.run(admin.read_health(layout.admin_socket))
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
-def running(data_dir: Path) -> MeshState | None:
-    """Gives the state of the mesh that runs on a data directory, None if none does."""
-    layout = Layout(data_dir)
-    return MeshState.read(layout.state) if lock.is_held(layout.lock) else None
 
 
 def stop(data_dir: Path, timeout_seconds: float = 60) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 
-from mlmesh import launch
-from mlmesh.description import INGRESS
+from mlmesh.running import read_health, running
 from mlmesh.supervisor.layout import Layout
+from mlmesh.supervisor.plan import INGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class ProcessStatus:
 
     Attributes:
         healthy: Services: what the ingress' gRPC health check said last. Ingress: whether it answers.
-        memory_bytes: Proportional share (PSS) where the system tells, else resident memory; with its children.
+        memory_bytes: With all that it has started; see MeshStatus.
     """
 
     name: str
@@ -34,7 +34,14 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """A mesh: `state` is down when none runs on the data directory."""
+    """A mesh.
+
+    Attributes:
+        state: down when none runs on the data directory.
+        memory_bytes: Of all processes together, the supervisor and its launcher included.
+        memory_kind: PSS: pages that processes share are counted once, divided among them. RSS, where the system does
+            not tell: they are counted in each.
+    """
 
     state: str
     data_dir: str
@@ -42,15 +49,16 @@ class MeshStatus:
     pid: int = 0
     ready_seconds: float = 0.0
     memory_bytes: int = 0
+    memory_kind: str = "PSS"
     services: tuple[ProcessStatus, ...] = ()
 
 
 def read_status(data_dir: Path) -> MeshStatus:
     """Looks at the mesh on a data directory."""
-    found = launch.running(data_dir)
+    found = running(data_dir)
     if found is None:
         return MeshStatus("down", str(data_dir))
-    health = launch.read_health(Layout(data_dir))
+    health = read_health(Layout(data_dir))
     rows = []
     for name, each in found.processes.items():
         memory, count = _memory(each.pid)
@@ -68,18 +76,26 @@ def read_status(data_dir: Path) -> MeshStatus:
                 last_exit=each.last_exit,
             )
         )
-    own, _ = _memory(found.pid, children=False)
-    total = own + sum(row.memory_bytes for row in rows)
-    return MeshStatus(found.state, str(data_dir), found.ingress, found.pid, found.ready_seconds, total, tuple(rows))
+    total, _ = _memory(found.pid)  # all processes descend from the supervisor
+    return MeshStatus(
+        state=found.state,
+        data_dir=str(data_dir),
+        ingress=found.ingress,
+        pid=found.pid,
+        ready_seconds=found.ready_seconds,
+        memory_bytes=total,
+        memory_kind="PSS" if hasattr(psutil.Process().memory_full_info(), "pss") else "RSS",
+        services=tuple(rows),
+    )
 
 
-def _memory(pid: int, *, children: bool = True) -> tuple[int, int]:
+def _memory(pid: int) -> tuple[int, int]:
     """Gives memory and number of processes of a pid and what descends from it."""
     if not pid:
         return 0, 0
     try:
         root = psutil.Process(pid)
-        family = [root, *(root.children(recursive=True) if children else [])]
+        family = [root, *root.children(recursive=True)]
     except psutil.Error:
         return 0, 0
     total = count = 0

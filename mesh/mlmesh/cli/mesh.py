@@ -5,22 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlmesh.cli.options import DataDir, Json
 from mlmesh.cli.output import console, emit, fail, human_bytes, human_seconds
+from mlmesh.running import resolve_data_dir
 
 if TYPE_CHECKING:
     from mlmesh.launch import Options
     from mlmesh.supervisor.plan import MeshState
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where all state lives [default: $MLMESH_DATA_DIR, else ~/.mlmesh]")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
-
 
 def up(
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the mesh is ready")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the ingress [default: 8080]")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the ingress (8080)")] = None,
     auto_ports: Annotated[bool, typer.Option("--auto-ports", help="Use any free ports")] = False,
     service: Annotated[list[str] | None, typer.Option(help="Start only this service; may be repeated")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the mesh may take to be ready")] = 60,
@@ -31,7 +28,7 @@ def up(
     from mlmesh import launch
     from mlmesh.description import DescriptionError, load
 
-    where = launch.resolve_data_dir(data_dir)
+    where = resolve_data_dir(data_dir)
     options = launch.Options(where, port, auto_ports, tuple(service or ()), leave_with_parent=not detach)
     try:
         mesh = load(description)
@@ -122,7 +119,7 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Stop the mesh: the ingress drains, then each service before those it calls."""
     from mlmesh import launch
 
-    where = launch.resolve_data_dir(data_dir)
+    where = resolve_data_dir(data_dir)
     try:
         stopped = launch.stop(where)
     except launch.LaunchError as error:
@@ -137,10 +134,9 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show services, their health, memory and ports. Exit code 1 if something is not well."""
     from dataclasses import asdict
 
-    from mlmesh import launch
     from mlmesh.status import read_status
 
-    found = read_status(launch.resolve_data_dir(data_dir))
+    found = read_status(resolve_data_dir(data_dir))
     well = found.state == "ready" and all(row.healthy for row in found.services)
     if as_json:
         emit(asdict(found))
@@ -163,12 +159,15 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
             f"{row.restarts}" + (f" ({row.last_exit})" if row.restarts else ""),
             human_bytes(row.memory_bytes),
             str(row.processes),
-            " ".join(f"{kind} {port}" for kind, port in row.ports.items()),
+            "  ".join(f"{kind} {port}" for kind, port in row.ports.items()),
         )
     out = console()
     out.print(f"{found.state} at [bold]{found.ingress}[/]  (data: {found.data_dir}, supervisor: pid {found.pid})")
     out.print(table)
-    out.print(f"all together, supervisor included: [bold]{human_bytes(found.memory_bytes)}[/]")
+    out.print(
+        f"ready after {found.ready_seconds:.1f} s; memory of all processes together: "
+        f"[bold]{human_bytes(found.memory_bytes)}[/] ({found.memory_kind})"
+    )
     raise typer.Exit(0 if well else 1)
 
 
@@ -184,11 +183,10 @@ def logs(
     """Show the log of a service."""
     import sys
 
-    from mlmesh import launch
     from mlmesh import logs as reader
     from mlmesh.supervisor.layout import Layout
 
-    layout = Layout(launch.resolve_data_dir(data_dir))
+    layout = Layout(resolve_data_dir(data_dir))
     path = layout.log(service)
     known = sorted(p.stem for p in layout.logs.glob("*.log"))
     if service not in known:
@@ -206,10 +204,9 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Find what keeps the mesh from running, and say how to mend it. Exit code 1 if something is wrong."""
     from dataclasses import asdict
 
-    from mlmesh import launch
     from mlmesh.doctor import examine
 
-    findings = examine(launch.resolve_data_dir(data_dir))
+    findings = examine(resolve_data_dir(data_dir))
     well = all(finding.ok for finding in findings)
     if as_json:
         emit({"ok": well, "findings": [asdict(finding) for finding in findings]})
@@ -226,7 +223,7 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
 def render(
     target: Annotated[str, typer.Option(help="local, istio, knative or all")] = "all",
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if a file is stale")] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder to write to [default: deploy/ of the checkout]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write to (deploy/ of the checkout)")] = None,
     description: Annotated[Path | None, typer.Option(help="Another description than deploy/mesh.yaml")] = None,
     as_json: Json = False,
 ) -> None:

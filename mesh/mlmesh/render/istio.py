@@ -25,9 +25,13 @@ def render_istio(mesh: Mesh, methods: Mapping[str, Sequence[Method]]) -> dict[st
     return {
         "gateway.yaml": [_gateway()],
         "virtualservice.yaml": [_virtual_service(mesh, methods)],
-        "destinationrule.yaml": [_destination_rule(mesh, name, service) for name, service in mesh.services.items()],
+        "destinationrule.yaml": [_destination_rule(mesh)],
         "peerauthentication.yaml": [_peer_authentication()],
-        "authorizationpolicy.yaml": [_deny_all(), *(_authorization(n, s) for n, s in mesh.services.items())],
+        "authorizationpolicy.yaml": [
+            _deny_all(),
+            _knative_probes(),
+            *(_authorization(name, service) for name, service in mesh.services.items()),
+        ],
     }
 
 
@@ -50,7 +54,7 @@ def _virtual_service(mesh: Mesh, methods: Mapping[str, Sequence[Method]]) -> Tre
     for name, service in mesh.services.items():
         for http in service.http:
             deadline = 0 if http.streaming else http.deadline_seconds or service.deadline_seconds
-            routes.append(_route(mesh, service, f"{name}-http", [{"uri": _path(http)}], deadline))
+            routes.append(_route(mesh, service, f"{name}-http", _paths(http), deadline))
     for name, service in mesh.services.items():
         streams = [
             {"uri": {"exact": f"/{full_name}/{method.name}"}}
@@ -65,10 +69,10 @@ def _virtual_service(mesh: Mesh, methods: Mapping[str, Sequence[Method]]) -> Tre
     return _object(_NETWORKING, "VirtualService", "mlmesh", {"hosts": ["*"], "gateways": ["mlmesh"], "http": routes})
 
 
-def _path(http: HttpRoute) -> Tree:
-    if http.prefix:
-        return {"prefix": http.prefix}
-    return {"regex": http.regex} if http.regex else {"exact": http.path}
+def _paths(http: HttpRoute) -> list[Tree]:
+    if http.prefix:  # of whole segments: /v2 and /v2/models, not /v20
+        return [{"uri": {"exact": http.prefix}}, {"uri": {"prefix": f"{http.prefix}/"}}]
+    return [{"uri": {"regex": http.regex} if http.regex else {"exact": http.path}}]
 
 
 def _route(mesh: Mesh, service: Service, target: str, match: list[Tree], deadline: float | None) -> Tree:
@@ -86,8 +90,9 @@ def _route(mesh: Mesh, service: Service, target: str, match: list[Tree], deadlin
     }
 
 
-def _destination_rule(mesh: Mesh, name: str, service: Service) -> Tree:
-    breaker = service.circuit_breaker or mesh.defaults.circuit_breaker
+def _destination_rule(mesh: Mesh) -> Tree:
+    """Bounds what is under way. One rule for all: Knative routes to revisions (pipeline-00001), known to it alone."""
+    breaker = mesh.defaults.circuit_breaker
     policy = {
         "connectionPool": {
             "tcp": {"maxConnections": breaker.max_connections, "connectTimeout": "1s"},
@@ -100,7 +105,7 @@ def _destination_rule(mesh: Mesh, name: str, service: Service) -> Tree:
         "outlierDetection": {"consecutive5xxErrors": 20, "interval": "5s", "baseEjectionTime": "10s"},
         "tls": {"mode": "ISTIO_MUTUAL"},
     }
-    return _object(_NETWORKING, "DestinationRule", name, {"host": host_of(name), "trafficPolicy": policy})
+    return _object(_NETWORKING, "DestinationRule", "mlmesh", {"host": host_of("*"), "trafficPolicy": policy})
 
 
 def _peer_authentication() -> Tree:
@@ -110,6 +115,15 @@ def _peer_authentication() -> Tree:
 def _deny_all() -> Tree:
     """What no policy below allows is refused."""
     return _object(_SECURITY, "AuthorizationPolicy", "deny-all", {})
+
+
+def _knative_probes() -> Tree:
+    """Lets Knative's own pods see whether a revision is up, and how busy it is. They need sidecars for it."""
+    rule = {
+        "from": [{"source": {"namespaces": ["knative-serving"]}}],
+        "to": [{"operation": {"paths": ["/healthz", "/metrics"]}}],
+    }
+    return _object(_SECURITY, "AuthorizationPolicy", "knative-probes", {"action": "ALLOW", "rules": [rule]})
 
 
 def _authorization(name: str, service: Service) -> Tree:

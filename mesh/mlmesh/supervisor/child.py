@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from mlmesh_kit.errors import Unavailable
+from mlmesh_kit.launch import Launcher, Process, ProcessSpec
 
 from mlmesh.supervisor.plan import ProcessPlan, ProcessState
 
@@ -17,24 +17,23 @@ BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 STEADY_SECONDS = 20.0
 """Having lived as long, a process begins again at the first wait."""
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
 
 class Child:
     """Keeps one process running until `stop`.
 
     Args:
         plan: What to run.
+        launcher: Starts it.
         changed: Called after each change of `state`.
     """
 
-    def __init__(self, plan: ProcessPlan, changed: Callable[[], None]) -> None:
+    def __init__(self, plan: ProcessPlan, launcher: Launcher, changed: Callable[[], None]) -> None:
         self.plan = plan
         self.state = ProcessState(ports=plan.ports)
+        self._launcher = launcher
         self._changed = changed
         self._stopping = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
 
     async def run(self) -> None:
         """Starts it, and again whenever it ends, until `stop`."""
@@ -55,55 +54,28 @@ class Child:
         self._note("stopped")
 
     async def _live(self) -> str:
-        parent = os.getpid()
-
-        def leave_with_parent() -> None:
-            # Between fork and exec: if the supervisor dies, even by SIGKILL, so does this process.
-            if _libc is not None:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                if os.getppid() != parent:
-                    os._exit(1)
-
+        spec = ProcessSpec(
+            argv=self.plan.argv,
+            cwd=Path(self.plan.cwd),
+            env={**os.environ, **self.plan.env},
+            log_path=Path(self.plan.log),
+            name=self.plan.name,
+        )
         try:
-            with Path(self.plan.log).open("ab") as log:  # noqa: ASYNC230 - a local file, opened once
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.plan.argv,
-                    cwd=self.plan.cwd,
-                    env={**os.environ, **self.plan.env},
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    preexec_fn=leave_with_parent,
-                )
-        except OSError as error:
-            return f"could not be started: {error}"
+            self._process = await self._launcher.start(spec)
+        except Unavailable as error:
+            return f"could not be started: {error.message}"
         self._note("running", pid=self._process.pid, started=time.time())
-        code = await self._process.wait()
-        self._kill_group()
-        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-
-    def _kill_group(self) -> None:
-        """Ends what the process has left behind in its group."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._stopping.is_set():  # told to stop while it was being started
+            return (await self._process.terminate(self.plan.grace_seconds)).describe()
+        return (await self._process.wait()).describe()
 
     async def stop(self) -> None:
-        """Ends it: TERM, then after its grace KILL for the whole group."""
+        """Ends it: TERM, then after its grace KILL, for the whole group."""
         self._stopping.set()
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        self._note("stopping")
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(self.plan.grace_seconds):
-                await process.wait()
-        except TimeoutError:
-            self._kill_group()
-            await process.wait()
+        if self._process is not None and self.state.pid:
+            self._note("stopping")
+            await self._process.terminate(self.plan.grace_seconds)
 
     def _note(self, state: str, *, pid: int | None = None, started: float | None = None, last_exit: str = "") -> None:
         self.state.state = state

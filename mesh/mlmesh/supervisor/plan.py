@@ -5,13 +5,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+INGRESS = "ingress"
+"""Name of the process that is Envoy."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
     """A process to keep running.
 
     Args:
-        name: `ingress` or the service's.
+        name: INGRESS or the service's.
         argv: The command.
         env: Added to the supervisor's environment.
         cwd: Where it starts.

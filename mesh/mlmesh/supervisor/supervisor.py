@@ -7,13 +7,16 @@ import signal
 import time
 from pathlib import Path
 
+from mlmesh_kit.launch import WarmLauncher
+
 from mlmesh.supervisor import admin
 from mlmesh.supervisor.child import Child
-from mlmesh.supervisor.plan import MeshState, Plan
+from mlmesh.supervisor.plan import INGRESS, MeshState, Plan
 from mlmesh.supervisor.rotation import rotate
 
-INGRESS = "ingress"
 _ROTATION_SECONDS = 10.0
+_SHARED = ("mlmesh_kit.server", "mlmesh_kit.database", "mlmesh_kit.launch", "google.api.annotations_pb2")
+"""What every service imports. It is imported once, and services are forked from the process that has it."""
 
 
 class Supervisor:
@@ -26,7 +29,9 @@ class Supervisor:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._socket = Path(plan.admin_socket)
-        self._children = {each.name: Child(each, self._write) for each in plan.processes}
+        # Read when a process begins, so too late for a forked one: threads share heaps, which takes less memory.
+        self._launcher = WarmLauncher(_SHARED, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
+        self._children = {each.name: Child(each, self._launcher, self._write) for each in plan.processes}
         self._state = MeshState(
             plan.ingress_url,
             pid=os.getpid(),
@@ -54,6 +59,7 @@ class Supervisor:
         for names in self._plan.stop_order:
             await asyncio.gather(*(self._children[name].stop() for name in names if name in self._children))
         await asyncio.gather(*keeping)
+        await self._launcher.close()
         self._state.state = "stopped"
         self._write()
 

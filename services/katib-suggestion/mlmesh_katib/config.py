@@ -21,10 +21,11 @@ class Settings(ServiceSettings):
     )
     max_trials: int = Field(10_000, gt=0, description="Largest maxTrialCount; also where none is given")
     trial_timeout_seconds: float = Field(86_400, gt=0, description="Longest life of a trial")
+    collect_timeout_seconds: float = Field(30, gt=0, description="Longest time to find the metrics in a trial's log")
     preload: str = Field(
         "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"
     )
-    lease_seconds: float = Field(15, gt=1, description="How long an experiment is held without a sign of life")
+    lease_seconds: float = Field(15, gt=1, description="How long work is held without a sign of life")
 
     @property
     def preload_modules(self) -> tuple[str, ...]:

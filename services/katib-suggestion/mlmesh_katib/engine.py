@@ -17,6 +17,7 @@ from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.launch import ExitStatus, Process, WarmLauncher, sweep
 from mlmesh_kit.lease import LeaseStore
 
+from mlmesh_katib.collector import CollectionTimeout
 from mlmesh_katib.config import Settings
 from mlmesh_katib.experiment import (
     Experiment,
@@ -30,7 +31,7 @@ from mlmesh_katib.experiment import (
 from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
 from mlmesh_katib.objective import summarize
 from mlmesh_katib.runner import TrialRunner
-from mlmesh_katib.store import KatibStore
+from mlmesh_katib.store import KatibStore, MetricLog
 from mlmesh_katib.suggestion import next_assignments
 
 logger = logging.getLogger(__name__)
@@ -260,7 +261,12 @@ class _ExperimentRun:
             await self._finish(trial, ended)
 
     async def _finish(self, trial: Trial, ended: ExitStatus) -> None:
-        logs = await asyncio.to_thread(self._runner.collect, self._experiment, self._spec, trial)
+        logs: list[MetricLog] = []
+        problem = f"the trial printed no number as {self._spec.objective.metric}"
+        try:
+            logs = await asyncio.to_thread(self._runner.collect, self._experiment, self._spec, trial)
+        except CollectionTimeout as error:
+            problem = str(error)
         observation = tuple(summarize([(log.name, log.value) for log in logs]))
         trial = replace(trial, observation=observation, completed_ms=now_ms(), pid=None, process_started=None)
         if not ended.ok:
@@ -268,7 +274,7 @@ class _ExperimentRun:
         elif self._spec.objective.value(observation) is None:
             trial = trial.enter(
                 TrialState.METRICS_UNAVAILABLE,
-                f"Metrics are not available: the trial printed no number as {self._spec.objective.metric}",
+                f"Metrics are not available: {problem}",
             )
         else:
             trial = trial.enter(TrialState.SUCCEEDED, "Trial has succeeded")

@@ -28,7 +28,6 @@ CONTEXT_TYPE = "katib.Experiment"
 EXECUTION_TYPE = "katib.Trial"
 ARTIFACT_TYPE = "katib.Observation"
 _LEASE = "outbox"
-_LEASE_SECONDS = 15.0
 _BATCH = 100
 _IDLE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0
@@ -83,10 +82,10 @@ class LineagePublisher:
         while True:
             wait = _IDLE_SECONDS
             try:
-                if await asyncio.to_thread(self._leases.claim, _LEASE, self._owner, _LEASE_SECONDS):
+                if await asyncio.to_thread(self._leases.claim, _LEASE, self._owner, self._settings.lease_seconds):
                     await self._publish()
                 else:
-                    wait = _LEASE_SECONDS / 3
+                    wait = self._settings.lease_seconds / 3
             except grpc.aio.AioRpcError as error:
                 wait = _AWAY_SECONDS
                 self._types = None
@@ -105,7 +104,13 @@ class LineagePublisher:
         last = {(experiment_id, number): notice for notice, experiment_id, number in notices}
         for notice, experiment_id, number in notices:
             if last[experiment_id, number] == notice:
-                await self._tell(experiment_id, number)
+                try:
+                    await self._tell(experiment_id, number)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                        raise
+                    # It would be refused for ever, and hold up all that comes after it.
+                    logger.error("lineage of experiment %s, trial %s: %s", experiment_id, number, error.details())
             await asyncio.to_thread(self._store.told, notice)
 
     async def _tell(self, experiment_id: int, number: int) -> None:
@@ -170,18 +175,18 @@ class LineagePublisher:
         if self._types is None:
             context = await self._call(
                 "PutContextType",
-                service.PutContextTypeRequest(context_type=mlmd.ContextType(name=CONTEXT_TYPE), can_add_fields=True),
+                service.PutContextTypeRequest(context_type=mlmd.ContextType(name=CONTEXT_TYPE), can_omit_fields=True),
             )
             execution = await self._call(
                 "PutExecutionType",
                 service.PutExecutionTypeRequest(
-                    execution_type=mlmd.ExecutionType(name=EXECUTION_TYPE), can_add_fields=True
+                    execution_type=mlmd.ExecutionType(name=EXECUTION_TYPE), can_omit_fields=True
                 ),
             )
             artifact = await self._call(
                 "PutArtifactType",
                 service.PutArtifactTypeRequest(
-                    artifact_type=mlmd.ArtifactType(name=ARTIFACT_TYPE), can_add_fields=True
+                    artifact_type=mlmd.ArtifactType(name=ARTIFACT_TYPE), can_omit_fields=True
                 ),
             )
             self._types = (context.type_id, execution.type_id, artifact.type_id)

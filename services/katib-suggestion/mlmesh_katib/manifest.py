@@ -1,5 +1,6 @@
 """Katib Experiment manifests (kubeflow.org/v1beta1), checked, as plain values."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mlmesh_katib.template import TrialTemplate, parse_template
 API_VERSION = "kubeflow.org/v1beta1"
 MAX_NAME = 40  # as Katib: the names of trials and pods are made of it
 DEFAULT_PARALLEL = 3
+MAX_METRIC_NAME = 200
 MAX_FILTERS = 20
 MAX_FILTER_LENGTH = 500
 # Katib has these; they belong to a later state of this service, and are refused rather than ignored.
@@ -98,14 +100,14 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
 
 def _objective(objective: Mapping[str, Any], where: str) -> Objective:
     kind = objective.get("type")
-    if kind not in {"minimize", "maximize"}:
+    if kind not in ("minimize", "maximize"):
         raise InvalidArgument("must be minimize or maximize", field=f"{where}.type")
-    metric = as_text(objective.get("objectiveMetricName"), f"{where}.objectiveMetricName")
+    metric = _metric(objective.get("objectiveMetricName"), f"{where}.objectiveMetricName")
     goal = objective.get("goal")
-    if goal is not None and (isinstance(goal, bool) or not isinstance(goal, int | float)):
+    if goal is not None and not _is_number(goal):
         raise InvalidArgument("must be a number", field=f"{where}.goal")
     additional = [
-        as_text(name, f"{where}.additionalMetricNames[{index}]")
+        _metric(name, f"{where}.additionalMetricNames[{index}]")
         for index, name in enumerate(
             as_list(objective.get("additionalMetricNames", []), f"{where}.additionalMetricNames")
         )
@@ -213,15 +215,26 @@ def as_count(value: Any, field: str, *, default: int, smallest: int) -> int:
     """Gives a whole number, or raises InvalidArgument."""
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < smallest:
+    if not _is_number(value) or value != int(value) or value < smallest:
         raise InvalidArgument(f"must be a whole number of at least {smallest}", field=field)
     return int(value)
+
+
+def _metric(value: Any, field: str) -> str:
+    name = as_text(value, field)
+    if len(name) > MAX_METRIC_NAME:
+        raise InvalidArgument(f"must be at most {MAX_METRIC_NAME} characters", field=field)
+    return name
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _scalar(value: Any, field: str) -> str:
     """Katib's manifests quote numbers; those that do not are understood as well."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise InvalidArgument("must be a string", field=field)
     return str(int(value)) if float(value).is_integer() else str(value)

@@ -84,7 +84,7 @@ def parse_log(lines: Iterable[str], metrics: Sequence[str], filters: Sequence[st
             continue
         for pattern in patterns:
             for match in pattern.finditer(head):
-                name, value = match.group(1).strip(), match.group(2).strip()
+                name, value = ((match.group(number) or "").strip() for number in (1, 2))
                 if name in wanted and value:
                     found.append((name, value))
     return found

@@ -1,16 +1,20 @@
 """What cannot be said by transcoding: a trial's log."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from mlmesh_kit.access import Access
 from mlmesh_kit.errors import NotFound
 from mlmesh_kit.http import route
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from mlmesh_katib.runner import TrialRunner
 from mlmesh_katib.store import KatibStore
+
+_CHUNK = 256 << 10
 
 
 def log_routes(store: KatibStore, runner: TrialRunner) -> list[Route]:
@@ -23,8 +27,17 @@ def log_routes(store: KatibStore, runner: TrialRunner) -> list[Route]:
         path = runner.log_path(experiment, trial.name)
         if not path.is_file():
             raise NotFound(message=f"trial {trial.name!r} has printed nothing yet")
-        return FileResponse(path, media_type="text/plain; charset=utf-8")
+        return StreamingResponse(_read(path), media_type="text/plain; charset=utf-8")
 
     access = Access("get", "trials", lambda request: str(request.path_params["namespace"]))
     path = "/katib/v1/namespaces/{namespace}/experiments/{experiment}/trials/{trial}/log"
     return [route(path, log, access=access)]
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
+    """Reads a file up to where it ended when that began: a trial that prints on must not keep a reader for ever."""
+    with await asyncio.to_thread(path.open, "rb") as stream:
+        left = (await asyncio.to_thread(path.stat)).st_size
+        while left and (chunk := await asyncio.to_thread(stream.read, min(left, _CHUNK))):
+            left -= len(chunk)
+            yield chunk

@@ -8,14 +8,12 @@ from pathlib import Path
 from mlmesh_kit.launch import Launcher, Process, ProcessSpec
 from mlmesh_kit.telemetry import trace_headers
 
+from mlmesh_katib.collector import collect
 from mlmesh_katib.config import Settings
 from mlmesh_katib.experiment import Experiment, Trial
 from mlmesh_katib.manifest import ExperimentSpec
-from mlmesh_katib.objective import parse_log
 from mlmesh_katib.store import MetricLog
 from mlmesh_katib.template import render
-
-MAX_LOG_BYTES = 64 << 20
 
 
 class TrialRunner:
@@ -75,12 +73,12 @@ class TrialRunner:
         )
 
     def collect(self, experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> list[MetricLog]:
-        """Reads the metrics that a trial printed. Blocks."""
-        try:
-            with self.log_path(experiment, trial.name).open("rb") as stream:
-                text = stream.read(MAX_LOG_BYTES).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return []
+        """Reads the metrics that a trial printed. Blocks.
+
+        Raises:
+            CollectionTimeout: The experiment's expressions take too long on it.
+        """
+        log = self.log_path(experiment, trial.name)
+        found = collect(log, spec.objective.metrics, spec.filters, self._settings.collect_timeout_seconds)
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        found = parse_log(text.splitlines(), spec.objective.metrics, spec.filters)
         return [MetricLog(at, name, value) for name, value in found]

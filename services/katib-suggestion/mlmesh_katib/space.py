@@ -1,15 +1,18 @@
 """The search space: parameters, their feasible values, and how a value is written for a trial."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import product
 
 from mlmesh_kit.errors import InvalidArgument
 
 MAX_PARAMETERS = 200
 MAX_LIST = 10_000
+MAX_NAME = 200
+MAX_WHOLE = 2**53
+"""Beyond it, floating point numbers skip whole ones: bounds of int, and the number of steps."""
 
 Value = float | int | str
 
@@ -81,7 +84,7 @@ class Parameter:
             return int(self.low) + index * int(step)
         # Rounded to what the step says, so that 0.1 + 2 * 0.1 is 0.3.
         digits = max(0, 12 - math.floor(math.log10(max(abs(self.high), abs(self.low), step))))
-        return round(self.low + index * step, digits)
+        return min(max(round(self.low + index * step, digits), self.low), self.high)
 
     def format(self, value: Value) -> str:
         """Writes a value as the trial gets it."""
@@ -135,8 +138,8 @@ def make_parameter(
     Raises:
         InvalidArgument: Something is missing or contradicts itself.
     """
-    if not name:
-        raise InvalidArgument("must not be empty", field=f"{field}.name")
+    if not 0 < len(name) <= MAX_NAME:
+        raise InvalidArgument(f"must have 1 to {MAX_NAME} characters", field=f"{field}.name")
     space = f"{field}.feasibleSpace"
     try:
         of = Kind(kind)
@@ -154,9 +157,13 @@ def make_parameter(
     smallest, largest = _number(low, of, f"{space}.min"), _number(high, of, f"{space}.max")
     if smallest > largest:
         raise InvalidArgument(f"must not be above max ({high}), got {low}", field=f"{space}.min")
+    if of is Kind.INT and max(abs(smallest), abs(largest)) > MAX_WHOLE:
+        raise InvalidArgument(f"must be -{MAX_WHOLE} to {MAX_WHOLE} for int", field=space)
+    if not math.isfinite(largest - smallest):
+        raise InvalidArgument("min and max are too far apart", field=space)
     width = _number(step, of, f"{space}.step") if step else None
-    if width is not None and width <= 0:
-        raise InvalidArgument("must be above 0", field=f"{space}.step")
+    if width is not None and (width <= 0 or (largest - smallest) / width > MAX_WHOLE):
+        raise InvalidArgument(f"must be above 0, and at most {MAX_WHOLE} steps from min to max", field=f"{space}.step")
     if spread.is_log and smallest <= 0:
         raise InvalidArgument(f"must be above 0 for {spread.value}", field=f"{space}.min")
     return Parameter(name, of, smallest, largest, width, (), spread)
@@ -167,6 +174,8 @@ def _listed(name: str, kind: Kind, values: Sequence[str], space: str, *, has_ran
         raise InvalidArgument(f"must have no min, max or step for {kind.value}", field=space)
     if not values or len(values) > MAX_LIST:
         raise InvalidArgument(f"must hold 1 to {MAX_LIST} values", field=f"{space}.list")
+    if any("\0" in value for value in values):
+        raise InvalidArgument("must not hold NUL characters: no process can be given one", field=f"{space}.list")
     if len(set(values)) != len(values):
         raise InvalidArgument("must hold each value once", field=f"{space}.list")
     if kind is Kind.CATEGORICAL:
@@ -204,9 +213,15 @@ class Space:
 
     def points(self) -> Iterator[tuple[Value, ...]]:
         """Walks all points of a space that has a size, the last parameter fastest."""
-        ranges = [range(parameter.count() or 0) for parameter in self.parameters]
-        for indices in product(*ranges):
-            yield tuple(p.at(i) for p, i in zip(self.parameters, indices, strict=True))
+        counts = [parameter.count() or 0 for parameter in self.parameters]
+        for number in itertools.count():  # not itertools.product: it would hold all values of each parameter
+            rest, indices = number, []
+            for size in reversed(counts):
+                rest, index = divmod(rest, size)
+                indices.append(index)
+            if rest:
+                return
+            yield tuple(p.at(i) for p, i in zip(self.parameters, reversed(indices), strict=True))
 
     def key(self, point: Sequence[Value]) -> tuple[str, ...]:
         """Gives what tells points apart: their values as a trial gets them."""

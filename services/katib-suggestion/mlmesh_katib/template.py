@@ -9,6 +9,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^}]*)\}")
 _META = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion)\}")
+_EITHER = re.compile(f"{_PLACEHOLDER.pattern}|{_META.pattern}")
 MAX_ARGUMENTS = 1000
 
 
@@ -55,6 +56,8 @@ def parse_template(template: Mapping[str, Any], parameters: Sequence[str], where
         given = container.get(key) or []
         if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
             raise InvalidArgument("must be a list of strings", field=f"{path}.{key}")
+        for index, word in enumerate(given):
+            _check_text(word, f"{path}.{key}[{index}]")
         words += given
     if not container.get("command"):
         raise InvalidArgument("must be there: locally no image says what to run", field=f"{path}.command")
@@ -80,11 +83,13 @@ def render(
 
     def fill(text: str) -> str:
         def value(match: re.Match[str]) -> str:
+            if match.group(2):
+                return meta[match.group(2)]
             reference = template.references[match.group(1)]
             own = _META.fullmatch(reference)
             return meta[own.group(1)] if own else assignments[reference]
 
-        return _META.sub(lambda match: meta[match.group(1)], _PLACEHOLDER.sub(value, text))
+        return _EITHER.sub(value, text)  # in one go: what a value holds is no placeholder
 
     return [fill(word) for word in template.command], {k: fill(v) for k, v in template.environment.items()}
 
@@ -109,15 +114,23 @@ def _environment(variables: Any, where: str) -> dict[str, str]:
     found = {}
     for index, variable in enumerate(variables):
         path = f"{where}[{index}]"
-        if not isinstance(variable, Mapping) or not isinstance(variable.get("name"), str):
-            raise InvalidArgument("must be an object with a name", field=path)
+        name = variable.get("name") if isinstance(variable, Mapping) else None
+        if not isinstance(name, str) or not name or "=" in name:
+            raise InvalidArgument("must be an object with a name that has no '='", field=path)
         if variable.get("valueFrom") is not None:
             raise FailedPrecondition(f"{path}.valueFrom needs the Kubernetes backend")
         value = variable.get("value", "")
         if not isinstance(value, str):
             raise InvalidArgument("must be a string", field=f"{path}.value")
-        found[variable["name"]] = value
+        _check_text(name, f"{path}.name")
+        _check_text(value, f"{path}.value")
+        found[name] = value
     return found
+
+
+def _check_text(text: str, field: str) -> None:
+    if "\0" in text:
+        raise InvalidArgument("must not hold NUL characters: no process can be given one", field=field)
 
 
 def _references(items: Any, parameters: Sequence[str], where: str) -> dict[str, str]:

@@ -4,12 +4,15 @@ Names, columns and indexes are the ones of MLMD 1.17.1 on SQLite; nothing of our
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 SCHEMA_VERSION = 10
 
 metadata = sa.MetaData()
 
 _NAME = sa.String(255)
+_LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
 def _id() -> sa.Column[int]:
@@ -32,9 +35,9 @@ types = sa.Table(
     sa.Column("name", _NAME, nullable=False),
     sa.Column("version", _NAME),
     sa.Column("type_kind", sa.SmallInteger, nullable=False),
-    sa.Column("description", sa.Text),
-    sa.Column("input_type", sa.Text),
-    sa.Column("output_type", sa.Text),
+    sa.Column("description", _LONG),
+    sa.Column("input_type", _LONG),
+    sa.Column("output_type", _LONG),
     sa.Column("external_id", _NAME, unique=True),
     sa.Index("idx_type_name", "name"),
     sa.Index("idx_type_external_id", "external_id"),
@@ -78,9 +81,9 @@ def _properties(name: str, key: str) -> sa.Table:
     values: list[sa.Column[object]] = [
         sa.Column("int_value", sa.BigInteger),
         sa.Column("double_value", sa.Double),
-        sa.Column("string_value", sa.Text),
-        sa.Column("byte_value", sa.LargeBinary),
-        sa.Column("proto_value", sa.LargeBinary),
+        sa.Column("string_value", _LONG),
+        sa.Column("byte_value", _BYTES),
+        sa.Column("proto_value", _BYTES),
         sa.Column("bool_value", sa.Boolean),
     ]
     table = sa.Table(
@@ -98,12 +101,13 @@ def _properties(name: str, key: str) -> sa.Table:
             table.c.is_custom_property,
             column,
             sqlite_where=column.is_not(None),
+            mysql_length={"string_value": 255} if column.name == "string_value" else None,
         )
     return table
 
 
-artifacts = _node("Artifact", sa.Column("uri", sa.Text), sa.Column("state", sa.Integer))
-sa.Index("idx_artifact_uri", artifacts.c.uri)
+artifacts = _node("Artifact", sa.Column("uri", _LONG), sa.Column("state", sa.Integer))
+sa.Index("idx_artifact_uri", artifacts.c.uri, mysql_length=255)
 artifact_properties = _properties("Artifact", "artifact_id")
 executions = _node("Execution", sa.Column("last_known_state", sa.Integer))
 execution_properties = _properties("Execution", "execution_id")
@@ -128,7 +132,7 @@ event_paths = sa.Table(
     sa.Column("event_id", sa.Integer, nullable=False),
     sa.Column("is_index_step", sa.SmallInteger, nullable=False),
     sa.Column("step_index", sa.Integer),
-    sa.Column("step_key", sa.Text),
+    sa.Column("step_key", _LONG),
     sa.Index("idx_eventpath_event_id", "event_id"),
 )
 associations = sa.Table(
@@ -162,3 +166,7 @@ added_indexes = [
     sa.Index("mlmesh_association_execution_id", associations.c.execution_id),
     sa.Index("mlmesh_attribution_artifact_id", attributions.c.artifact_id),
 ]
+
+for _table in metadata.tables.values():
+    # All characters, and names that differ in case alone differ, as in the other databases. MariaDB reads these, too.
+    _table.dialect_kwargs.update(mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")

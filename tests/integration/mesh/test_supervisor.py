@@ -19,12 +19,12 @@ from support.mesh import RunningMesh
 ONE = "--service=profile"
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[RunningMesh]:
-    """A mesh with one service, for tests that hurt it."""
-    running = RunningMesh(tmp_path / "mesh", ONE).up()
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A mesh with one service, for tests that hurt it and see it recover."""
+    running = RunningMesh(tmp_path_factory.mktemp("small"), ONE).up()
     yield running
-    running.command("down", "--data-dir", str(running.data_dir))
+    running.down()
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -38,11 +38,30 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 
 @pytest.mark.parametrize("name", ["profile", "ingress"])
 def test_what_is_killed_comes_back(small: RunningMesh, name: str) -> None:
+    restarts = small.state()["processes"][name]["restarts"]
     before = small.kill(name)
     small.wait(lambda: small.pid(name) not in {0, before})
     small.wait_ready()
-    assert small.state()["processes"][name]["restarts"] == 1
+    assert small.state()["processes"][name]["restarts"] == restarts + 1
+    assert small.state()["processes"][name]["last_exit"] == "was ended by SIGKILL"
     assert httpx.get(f"{small.ingress}/api/workgroup/exists", timeout=30).status_code == 200
+
+
+def test_all_come_back_when_what_starts_them_is_killed(small: RunningMesh) -> None:
+    """Processes are forked from one helper; without it none could be started again."""
+    helper = psutil.Process(small.state()["pid"]).children()[0]
+    assert "mlmesh_kit.zygote" in helper.cmdline()
+    before = family(helper.pid)
+    helper.kill()
+    small.wait(lambda: all_gone(before))
+    small.wait(lambda: all(each["pid"] for each in small.state()["processes"].values()))
+    small.wait_ready()
+    assert httpx.get(f"{small.ingress}/api/workgroup/exists", timeout=30).status_code == 200
+
+
+def test_a_process_goes_by_the_name_of_its_service(small: RunningMesh) -> None:
+    assert psutil.Process(small.pid("profile")).name() == "mlmesh_profile"
+    assert psutil.Process(small.pid("ingress")).name() == "envoy"
 
 
 def test_a_request_while_its_service_restarts_is_answered(small: RunningMesh) -> None:
@@ -51,24 +70,31 @@ def test_a_request_while_its_service_restarts_is_answered(small: RunningMesh) ->
     assert answer.status_code == 200, answer.text
 
 
-def test_a_supervisor_that_is_killed_leaves_nothing_behind(small: RunningMesh) -> None:
-    supervisor = small.state()["pid"]
+def test_a_supervisor_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    mesh = RunningMesh(tmp_path, ONE).up()
+    supervisor = mesh.state()["pid"]
     processes = family(supervisor)
-    assert len(processes) >= 3
+    assert len(processes) >= 4  # itself, the helper, the ingress, the service
     os.kill(supervisor, signal.SIGKILL)
-    small.wait(lambda: all_gone(processes))
+    mesh.wait(lambda: all_gone(processes))
     # The lock and the state that it left do not keep the next one from starting.
-    assert small.status()["state"] == "down"
-    small.up()
-    assert httpx.get(f"{small.ingress}/healthz", timeout=30).status_code == 200
+    assert mesh.status()["state"] == "down"
+    mesh.up()
+    assert httpx.get(f"{mesh.ingress}/healthz", timeout=30).status_code == 200
+    mesh.down()
 
 
-def test_down_stops_everything(small: RunningMesh) -> None:
-    processes = family(small.state()["pid"])
-    small.down()
+def test_two_meshes_side_by_side_and_one_stopped(small: RunningMesh, tmp_path: Path) -> None:
+    second = RunningMesh(tmp_path, ONE).up()
+    processes = family(second.state()["pid"])
+    assert second.ingress != small.ingress
+    for mesh in (small, second):
+        assert httpx.get(f"{mesh.ingress}/healthz", timeout=30).status_code == 200
+    second.down()
     assert all_gone(processes)
-    done = small.command("down", "--data-dir", str(small.data_dir))
-    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert httpx.get(f"{small.ingress}/healthz", timeout=30).status_code == 200
+    done = second.command("down", "--data-dir", str(tmp_path))
+    assert done.returncode == 0 and f"no mesh runs on {tmp_path}" in done.stdout.replace("\n", "")
 
 
 def test_a_second_mesh_on_the_same_data_is_refused(small: RunningMesh) -> None:
@@ -160,7 +186,9 @@ def test_status_names_every_process_with_its_memory(mesh: RunningMesh) -> None:
     for service in status["services"]:
         assert service["healthy"] and service["memory_bytes"] > 1_000_000, service
     assert status["memory_bytes"] >= sum(service["memory_bytes"] for service in status["services"])
-    assert status["memory_bytes"] < 900_000_000
+    assert status["memory_bytes"] < 900_000_000 and status["memory_kind"] in {"PSS", "RSS"}
+    shown = mesh.command("status", "--data-dir", str(mesh.data_dir))
+    assert shown.returncode == 0 and f"({status['memory_kind']})" in shown.stdout
 
 
 def test_logs_are_shown_and_followed(small: RunningMesh) -> None:
@@ -170,27 +198,17 @@ def test_logs_are_shown_and_followed(small: RunningMesh) -> None:
     follower = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert follower.stdout is not None
+        before = shown.stdout.count("mlmesh_kit.server: serving")
         small.kill("profile")
         starts = 0
         for line in follower.stdout:  # ended by the test's timeout if nothing comes
             starts += "mlmesh_kit.server: serving" in line
-            if starts == 2:  # the one before the kill, and the one after it
+            if starts == before + 1:  # those before the kill, and the one after it
                 break
     finally:
         follower.kill()
     unknown = small.command("logs", "nothing", "--data-dir", str(small.data_dir))
     assert unknown.returncode != 0 and "profile" in unknown.stderr
-
-
-def test_two_meshes_side_by_side(tmp_path: Path) -> None:
-    first, second = (RunningMesh(tmp_path / name, ONE).up() for name in ("first", "second"))
-    try:
-        assert first.ingress != second.ingress
-        for mesh in (first, second):
-            assert httpx.get(f"{mesh.ingress}/healthz", timeout=30).status_code == 200
-    finally:
-        first.down()
-        second.down()
 
 
 def test_picked_ports_are_free_and_differ() -> None:

@@ -360,9 +360,9 @@ def best_of(algorithm: str, seed: int, count: int) -> float:
 
 def test_what_it_is_told_makes_it_better_than_chance() -> None:
     seeds = range(3)
-    guided = [best_of("bayesianoptimization", seed, 10) for seed in seeds]
-    blind = [best_of("random", seed, 10) for seed in range(20)]
-    # Over a dozen seeds the geometric means are 0.002 and 0.06.
+    guided = [best_of("bayesianoptimization", seed, 12) for seed in seeds]
+    blind = [best_of("random", seed, 12) for seed in range(20)]
+    # Of 40 seeds, the worst guided run ended at 0.006; the geometric means were 0.0008 and 0.07.
     assert max(guided) < statistics.median(blind)
     assert statistics.geometric_mean(guided) < statistics.geometric_mean(blind) / 10
 

@@ -34,6 +34,38 @@ def test_a_changed_description_is_noticed(tmp_path: Path) -> None:
     assert done.returncode == 1 and "ingress.yaml" in done.stdout.replace("\n", ""), done.stdout + done.stderr
 
 
+def test_what_is_missing_or_too_much_is_noticed_and_mended(tmp_path: Path) -> None:
+    def stale() -> int:
+        return render("--check", "--output", str(tmp_path)).returncode
+
+    assert stale() == 1
+    assert render("--output", str(tmp_path)).returncode == 0
+    assert stale() == 0
+    (tmp_path / "istio" / "left-over.yaml").write_text("kind: Gateway")
+    assert stale() == 1
+    assert render("--output", str(tmp_path)).returncode == 0
+    assert stale() == 0 and not (tmp_path / "istio" / "left-over.yaml").exists()
+
+
+def test_only_the_callers_named_may_call_a_service() -> None:
+    policies = {d["metadata"]["name"]: d["spec"] for d in documents(DEPLOY / "istio") if "Authorization" in d["kind"]}
+    assert policies["deny-all"] == {}
+    for name, service in load().services.items():
+        labels = policies[name]["selector"]["matchLabels"].values()
+        accounts = policies[name]["rules"][0]["from"][0]["source"]["principals"]
+        callers = {account.rsplit("/", 1)[1] for account in accounts if "/ns/mlmesh/" in account}
+        assert set(labels) == {name} and callers == set(service.callers) - {"ingress"}
+
+
+def test_every_route_reaches_a_service_that_there_is() -> None:
+    knative = {d["metadata"]["name"] for d in documents(DEPLOY / "knative") if d["kind"] == "Service"}
+    (routes,) = (d["spec"]["http"] for d in documents(DEPLOY / "istio") if d["kind"] == "VirtualService")
+    reached = {route["rewrite"]["authority"].split(".")[0] for route in routes}
+    assert reached == knative
+    for route in routes:  # who is calling is never taken from outside
+        assert route["headers"]["request"]["remove"] == [load().identity.header]
+
+
 def test_every_service_has_its_kubernetes_objects() -> None:
     knative = {d["metadata"]["name"]: d for d in documents(DEPLOY / "knative") if d["kind"] == "Service"}
     mesh = load()

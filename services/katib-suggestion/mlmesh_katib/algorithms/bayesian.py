@@ -6,16 +6,19 @@ Parallelize Optimization" (2010).
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_katib.algorithms.base import Algorithm, Question, check_settings, generator, one_of, whole_number
 from mlmesh_katib.algorithms.random import draw
 from mlmesh_katib.space import Kind, Parameter, Space, Value
 
 _DEFAULTS = {"base_estimator": "GP", "n_initial_points": "10", "acq_func": "gp_hedge", "acq_optimizer": "auto"}
-_ESTIMATORS = ("GP", "RF", "ET", "GBRT")
+_LARGE = 1e100
+_ESTIMATORS = ("GP", "RF", "ET")  # Katib's GBRT: scikit-optimize 0.10 cannot make one with today's scikit-learn
 _ACQUISITIONS = ("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps")
 _OPTIMIZERS = ("auto", "sampling", "lbfgs")
 
@@ -32,6 +35,11 @@ class BayesianOptimization(Algorithm):
         one_of(settings, "base_estimator", _ESTIMATORS)
         one_of(settings, "acq_func", _ACQUISITIONS)
         one_of(settings, "acq_optimizer", _OPTIMIZERS)
+        if settings.get("acq_optimizer") == "lbfgs" and not _has_gradients(question.space, {**_DEFAULTS, **settings}):
+            raise InvalidArgument(
+                "lbfgs needs gradients: base_estimator GP and a parameter that is not categorical; or use sampling",
+                field="algorithmSettings.acq_optimizer",
+            )
         if "n_initial_points" in settings:
             whole_number(settings, "n_initial_points", smallest=1, largest=100_000)
 
@@ -66,17 +74,23 @@ def _ask(
     count: int,
 ) -> list[tuple[Value, ...]]:
     import skopt  # takes a second: only when it is needed
+    from threadpoolctl import threadpool_limits
 
+    acq_optimizer = settings["acq_optimizer"]
+    if acq_optimizer == "auto":  # said here, since scikit-optimize's own choice is wrong for EIps and PIps
+        acq_optimizer = "lbfgs" if _has_gradients(space, settings) else "sampling"
     optimizer = skopt.Optimizer(
         [_dimension(parameter) for parameter in space.parameters],
         base_estimator=settings["base_estimator"],
         n_initial_points=1,
         acq_func=settings["acq_func"],
-        acq_optimizer=settings["acq_optimizer"],
+        acq_optimizer=acq_optimizer,
         random_state=int(random.integers(2**31)),
     )
     points = [_to_skopt(space, point) for point, _ in told]
-    losses = [loss for _, loss in told]
+    largest = max(abs(loss) for _, loss in told)
+    scale = largest if largest > _LARGE else 1.0  # the models square what they are told
+    losses = [loss / scale for _, loss in told]
     if settings["acq_func"].endswith("ps"):  # "per second": all trials take the same time, for all we know
         losses_told: list[Any] = [(loss, 1.0) for loss in losses]
         lie: Any = (min(losses), 1.0)
@@ -85,29 +99,41 @@ def _ask(
     for point in running:
         points.append(_to_skopt(space, point))
         losses_told.append(lie)
-    with warnings.catch_warnings():
+    asked: list[list[Any]] = []
+    # The matrices are small: threads cost more than they give, and trials want the processors.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # "evaluated before" is dealt with by the caller; the fit's warnings say nothing a user could act on.
         warnings.simplefilter("ignore")
         optimizer.tell(points, losses_told)
-        asked = optimizer.ask(n_points=count, strategy="cl_min")
+        while len(asked) < count:  # as ask(n_points=count, strategy="cl_min"), which fits the model twice more
+            asked.append(optimizer.ask())
+            if len(asked) < count:
+                optimizer.tell(asked[-1], lie)
     return [_from_skopt(space, point) for point in asked]
+
+
+def _has_gradients(space: Space, settings: Mapping[str, str]) -> bool:
+    """Tells whether the model has: a Gaussian process over parameters that are not all categorical."""
+    return settings["base_estimator"] == "GP" and not all(_is_categorical(p) for p in space.parameters)
+
+
+def _is_categorical(parameter: Parameter) -> bool:
+    """Tells whether scikit-optimize is told of categories: of one for what cannot vary."""
+    is_fixed = parameter.count() == 1 or (not parameter.is_list and parameter.low == parameter.high)
+    return is_fixed or parameter.kind is Kind.CATEGORICAL
 
 
 def _dimension(parameter: Parameter) -> Any:
     from skopt.space import Categorical, Integer, Real
 
-    if parameter.kind is Kind.CATEGORICAL:
-        return Categorical(list(range(len(parameter.choices))))
-    prior = "log-uniform" if parameter.distribution.is_log else "uniform"
     count = parameter.count()
-    if count == 1:
-        return Categorical([0])
+    if _is_categorical(parameter):
+        return Categorical(list(range(count)) if count else [parameter.low])
+    prior = "log-uniform" if parameter.distribution.is_log else "uniform"
     if parameter.kind is Kind.DISCRETE or parameter.step is not None:
         return Integer(0, (count or 1) - 1)
     if parameter.kind is Kind.INT:
         return Integer(int(parameter.low), int(parameter.high), prior=prior)
-    if parameter.low == parameter.high:
-        return Categorical([parameter.low])
     return Real(parameter.low, parameter.high, prior=prior)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import empty_pb2, json_format
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +20,7 @@ from mlmesh_katib.store import KatibStore
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PAGE = 1000
+_INT64 = 2**63
 _EXPERIMENT = "namespaces/{namespace}/experiments/{experiment}"
 
 
@@ -42,10 +43,13 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         check_name(namespace, "parent")
         if request.manifest.ByteSize() > MAX_MANIFEST_BYTES:
             raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-        manifest: dict[str, Any] = json_format.MessageToDict(request.manifest)
+        try:
+            manifest: dict[str, Any] = json_format.MessageToDict(request.manifest)
+        except (ValueError, json_format.Error) as error:
+            raise InvalidArgument("must hold no number that JSON has not (NaN, infinity)", field="manifest") from error
         metadata = manifest.get("metadata")
         given = metadata.get("namespace") if isinstance(metadata, dict) else None
-        if given not in {None, "", namespace}:
+        if given not in (None, "", namespace):
             raise InvalidArgument(f"must be {namespace!r}, as in parent", field="manifest.metadata.namespace")
         experiment = await asyncio.to_thread(self._engine.create, namespace, manifest)
         self._engine.wake()
@@ -58,7 +62,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
     def ListExperiments(self, request: pb.ListExperimentsRequest, context: Any) -> pb.ListExperimentsResponse:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
         size = _page_size(request.page_size, 100)
-        before = decode_page_token(request.page_token, namespace)
+        before = _position(request.page_token, namespace)
         found = self._store.list_experiments(namespace, before, size + 1)
         response = pb.ListExperimentsResponse(
             experiments=[self._proto(item, self._store.trials(item.id)) for item in found[:size]]
@@ -80,7 +84,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
     def ListTrials(self, request: pb.ListTrialsRequest, context: Any) -> pb.ListTrialsResponse:
         experiment = self._find(request.parent, "parent")
         size = _page_size(request.page_size, MAX_PAGE)
-        after = decode_page_token(request.page_token, request.parent) or 0
+        after = _position(request.page_token, request.parent) or 0
         found = self._store.trials(experiment.id, after, size + 1)
         response = pb.ListTrialsResponse(trials=[_trial(experiment, trial) for trial in found[:size]])
         if len(found) > size:
@@ -124,6 +128,14 @@ def _page_size(asked: int, default: int) -> int:
     if not 0 <= asked <= MAX_PAGE:
         raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
     return asked or default
+
+
+def _position(token: str, parent: str) -> int | None:
+    """Reads a token; a client can make up one whose content is anything."""
+    position = decode_page_token(token, parent)
+    if token and not (type(position) is int and 0 <= position < _INT64):  # True is an int, too
+        raise InvalidArgument("must be a token from an earlier answer to the same list request", field="page_token")
+    return cast("int | None", position)
 
 
 def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:

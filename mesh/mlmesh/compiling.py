@@ -1,0 +1,122 @@
+"""Compiles a Python file with a pipeline: `python -m mlmesh.compiling FILE NAME TARGET`, in a process of its own.
+
+A user's file may print, exit and change whatever it likes; none of that is to reach the command that asked. What the
+process has to say goes to TARGET: {"pipeline": IR as YAML} or {"error": text}.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+_MODULE = "mlmesh_user_pipeline"
+_SECONDS = 120
+
+
+class CompileError(Exception):
+    """The file does not hold a pipeline that compiles; the message says why."""
+
+
+def compile_file(source: Path, name: str = "") -> str:
+    """Compiles the pipeline of a Python file.
+
+    Args:
+        source: The file.
+        name: Of the pipeline, its own or its function's; empty: the only one.
+
+    Returns:
+        The IR, as YAML.
+
+    Raises:
+        CompileError: There is none, there are several, or it does not compile.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlmesh-compile-") as folder:
+        target = Path(folder) / "result.json"
+        command = [sys.executable, "-W", "ignore", "-m", "mlmesh.compiling", str(source.absolute()), name, str(target)]
+        try:
+            # What the file prints is for people: to standard error with it.
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CompileError(f"{source} was not compiled within {_SECONDS} s") from error
+        try:
+            result: dict[str, str] = json.loads(target.read_text())
+        except (OSError, ValueError) as error:
+            raise CompileError(f"{source} ended the compiler with code {done.returncode}") from error
+    if "error" in result:
+        raise CompileError(result["error"])
+    return result["pipeline"]
+
+
+def main() -> None:
+    """Compiles in this process and writes the result."""
+    source, name, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    warnings.simplefilter("ignore")
+    try:
+        result = {"pipeline": _compile(source, name, target.with_suffix(".yaml"))}
+    except CompileError as error:
+        result = {"error": str(error)}
+    target.write_text(json.dumps(result))
+
+
+def _compile(source: Path, name: str, target: Path) -> str:
+    chosen = _choose(source, _load(source), name)
+    from kfp import compiler
+
+    try:
+        compiler.Compiler().compile(chosen, str(target))
+    except Exception as error:
+        raise CompileError(f"{source}: {error}") from error
+    return target.read_text()
+
+
+def _load(source: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(_MODULE, source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    sys.path.insert(0, str(source.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "kfp":
+            raise CompileError(
+                f"{source} needs kfp, which is not installed here; install it with: pip install kfp==2.17.0, "
+                "or give the compiled pipeline (YAML)"
+            ) from error
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(source)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        place = f"{source}:{line}" if line else str(source)
+        raise CompileError(f"{place}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _choose(source: Path, module: Any, name: str) -> Any:
+    if "kfp" not in sys.modules:  # importing it takes long, and there can be nothing of it in the file
+        raise CompileError(f"{source} has no function with @dsl.pipeline")
+    from kfp.dsl import graph_component
+
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, graph_component.GraphComponent) and value.pipeline_func.__module__ == _MODULE
+    }
+    if not found:
+        raise CompileError(f"{source} has no function with @dsl.pipeline")
+    names = ", ".join(sorted(found))
+    if name:
+        matching = [value for key, value in found.items() if name in {key, value.name}]
+        if not matching:
+            raise CompileError(f"{source} has no pipeline {name!r}; there are: {names}")
+        return matching[0]
+    if len(found) > 1:
+        raise CompileError(f"{source} has several pipelines: {names}; say which with --pipeline NAME")
+    return next(iter(found.values()))
+
+
+if __name__ == "__main__":
+    main()
