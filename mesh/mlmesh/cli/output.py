@@ -1,6 +1,7 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,16 +11,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_LONG_LINE = 200
+
+
 def emit(value: Any) -> None:
     """Prints a result as JSON."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Gives a console for people."""
+    """Gives a console for people; where there is no terminal, lines are long, for whatever reads them."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    out = Console(stderr=stderr, highlight=False)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = _LONG_LINE
+    return out
 
 
 def fail(message: str, *, as_json: bool = False, code: int = 1) -> NoReturn:

@@ -14,6 +14,8 @@ Run = dict[str, Any]
 Task = dict[str, Any]
 
 FINAL = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
+SHORT_ID = 8
+"""So much of an id is shown where there are many; `mlmesh runs` takes it for the whole."""
 _STYLES = {
     "SUCCEEDED": "green",
     "CACHED": "cyan",
@@ -101,23 +103,14 @@ def run_lines(run: Run) -> Iterator[str]:
 
 def run_table(runs: Sequence[Run]) -> "Table":
     """Draws a list of runs."""
-    from rich.table import Column, Table
+    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        Column("run", min_width=36),
-        "name",
-        "state",
-        "created",
-        "took",
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="dim",
-    )
+    table = Table("run", "name", "state", "created", "took", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for run in runs:
         state = state_of(run)
         table.add_row(
-            Text(str(run.get("run_id")), no_wrap=True),
+            str(run.get("run_id"))[:SHORT_ID],
             str(run.get("display_name", "")),
             Text(state, _STYLES.get(state, "")),
             local_time(run.get("created_at")),

@@ -43,11 +43,11 @@ def experiment(name: str, code: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def parabola(mlmesh: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    """A manifest, and what `mlmesh tune` made of it."""
+    """A manifest, and what `mlmesh tune --watch` made of it."""
     path = tmp_path_factory.mktemp("tune") / "parabola.yaml"
     code = "import sys; print('loss =', (float(sys.argv[1]) - 3) ** 2 + 0.5)"
     path.write_text(yaml.safe_dump(experiment("cli-parabola", code)))
-    return path, mlmesh("tune", str(path))
+    return path, mlmesh("tune", str(path), "--watch")
 
 
 def test_trials_are_watched_and_the_best_is_found(parabola: tuple[Path, CompletedProcess[str]]) -> None:
@@ -74,9 +74,9 @@ def test_an_experiment_is_shown_again_and_listed(mlmesh: Command, parabola: tupl
 def test_an_experiment_whose_trials_fail_ends_with_1(mlmesh: Command, tmp_path: Path) -> None:
     path = tmp_path / "failing.yaml"
     path.write_text(yaml.safe_dump(experiment("cli-failing", "raise SystemExit(3)")))
-    started = mlmesh("tune", str(path), "--detach")
-    assert started.returncode == 0 and "cli-failing" in started.stdout
-    done = mlmesh("tune", "--experiment", "cli-failing")
+    started = mlmesh("tune", str(path))
+    assert started.returncode == 0 and "mlmesh tune --experiment cli-failing --watch" in started.stdout
+    done = mlmesh("tune", "--experiment", "cli-failing", "--watch")
     assert done.returncode == 1 and "Failed" in done.stdout
 
 
