@@ -84,10 +84,8 @@ def test_what_is_wrong_is_said(mlmesh: Command, tmp_path: Path) -> None:
     wrong = experiment("cli-wrong", "")
     wrong["spec"]["maxTrialCount"] = -1
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
-    (tmp_path / "pipeline.yaml").write_text("pipelineInfo: {name: x}\nroot: {}")
     for arguments, said in [
         ([str(tmp_path / "wrong.yaml")], "maxTrialCount"),
-        ([str(tmp_path / "pipeline.yaml")], "try: mlmesh run"),
         (["--experiment", "no-such"], "not found"),
     ]:
         done = mlmesh("tune", *arguments)
