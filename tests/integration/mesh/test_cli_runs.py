@@ -49,7 +49,8 @@ def test_a_python_file_is_compiled_run_and_watched(ended_run: dict[str, Any]) ->
 def test_a_run_is_listed_shown_and_its_log_printed(mlmesh: Command, ended_run: dict[str, Any]) -> None:
     run_id = ended_run["run_id"]
     listed = mlmesh("runs")
-    assert listed.returncode == 0 and run_id in listed.stdout
+    line = next(line for line in listed.stdout.splitlines() if line.startswith(run_id[:8]))
+    assert listed.returncode == 0 and ended_run["display_name"] in line and "SUCCEEDED" in line
     assert run_id in [run["run_id"] for run in json.loads(mlmesh("runs", "--json").stdout)]
     shown = mlmesh("runs", run_id[:10])  # the beginning is enough
     artifact = tasks(ended_run)["make"]["outputs"]["made"]["artifact_ids"][0]
