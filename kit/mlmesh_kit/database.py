@@ -6,6 +6,7 @@ Durability on SQLite: with WAL, `synchronous=NORMAL` survives the death of the p
 
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,33 @@ def read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Gives a connection that only reads: on SQLite it never waits for a writer, and sees one consistent state."""
     with engine.connect().execution_options(**{_READ_ONLY: True}) as connection, connection.begin():
         yield connection
+
+
+@contextmanager
+def exclusively(connection: sa.Connection, name: str) -> Iterator[None]:
+    """Keeps other replicas waiting, while tables are made. On SQLite the transaction itself does (BEGIN IMMEDIATE).
+
+    Args:
+        connection: Not in a transaction.
+        name: Of the lock; replicas of one service use one.
+    """
+    dialect = connection.dialect.name
+    number = zlib.crc32(name.encode())
+    if dialect == "postgresql":
+        with connection.begin():
+            connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
+    elif dialect in {"mysql", "mariadb"}:
+        with connection.begin():
+            connection.execute(sa.select(sa.func.get_lock(name, 60)))
+    try:
+        yield
+    finally:
+        if dialect == "postgresql":
+            with connection.begin():
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+        elif dialect in {"mysql", "mariadb"}:
+            with connection.begin():
+                connection.execute(sa.select(sa.func.release_lock(name)))
 
 
 def migrate(engine: sa.Engine, package: str) -> None:

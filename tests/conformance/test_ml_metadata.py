@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mlmesh_kit.testing import ServiceProcess
+from sqlalchemy import make_url
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "mlmd" / "bin" / "python"
@@ -111,3 +112,36 @@ def test_mlmd_opens_a_database_of_ours(ours: dict[str, dict[str, Any]], data_dir
         "mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": f"sqlite:///{copy}"}
     ) as again:
         assert _read_all(f"grpc:{again.grpc}") == read
+
+
+WRITERS = ("put_execution", "subgraph", "links")
+
+
+def _target(url: str) -> str:
+    """Names a server's database to the stock client."""
+    parts = make_url(url)
+    kind = "postgresql" if parts.get_backend_name() == "postgresql" else "mysql"
+    return f"{kind}:127.0.0.1:{parts.port}:{parts.database}:{parts.username}"
+
+
+@pytest.mark.parametrize("server", ["postgresql_server", "mariadb_server"])
+def test_a_servers_database_of_mlmds_opens_as_it_is(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(server).make_database()
+    run_scenarios(_target(url), *WRITERS)
+    expected = _read_all(_target(url))
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": url}) as service:
+        assert _read_all(f"grpc:{service.grpc}") == expected
+        run_scenarios(f"grpc:{service.grpc}", "masks")
+        after = _read_all(f"grpc:{service.grpc}")
+    assert _read_all(_target(url)) == after and after != expected
+
+
+@pytest.mark.parametrize("server", ["postgresql_server", "mariadb_server"])
+def test_mlmd_opens_a_servers_database_of_ours(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue(server).make_database()
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": url}) as service:
+        run_scenarios(f"grpc:{service.grpc}", *WRITERS, "types")
+        expected = _read_all(f"grpc:{service.grpc}")
+    assert _read_all(_target(url)) == expected and len(expected["artifacts"]) > 5

@@ -5,6 +5,7 @@ Names, columns and indexes are the ones of MLMD 1.17.1 on SQLite; nothing of our
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.sql import quoted_name
 
 SCHEMA_VERSION = 10
 
@@ -13,6 +14,11 @@ metadata = sa.MetaData()
 _NAME = sa.String(255)
 _LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def _unquoted(name: str) -> quoted_name:
+    """MLMD does not quote names: PostgreSQL then has them in lower case."""
+    return quoted_name(name, quote=False)
 
 
 def _id() -> sa.Column[int]:
@@ -26,10 +32,12 @@ def _times() -> list[sa.Column[int]]:
     ]
 
 
-env = sa.Table("MLMDEnv", metadata, sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False))
+env = sa.Table(
+    _unquoted("MLMDEnv"), metadata, sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False)
+)
 
 types = sa.Table(
-    "Type",
+    _unquoted("Type"),
     metadata,
     _id(),
     sa.Column("name", _NAME, nullable=False),
@@ -44,14 +52,14 @@ types = sa.Table(
     sqlite_autoincrement=True,
 )
 type_properties = sa.Table(
-    "TypeProperty",
+    _unquoted("TypeProperty"),
     metadata,
     sa.Column("type_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("name", _NAME, primary_key=True),
     sa.Column("data_type", sa.Integer),
 )
 parent_types = sa.Table(
-    "ParentType",
+    _unquoted("ParentType"),
     metadata,
     sa.Column("type_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("parent_type_id", sa.Integer, primary_key=True, autoincrement=False),
@@ -61,7 +69,7 @@ parent_types = sa.Table(
 def _node(name: str, *columns: sa.Column[object], name_required: bool = False) -> sa.Table:
     lower = name.lower()
     return sa.Table(
-        name,
+        _unquoted(name),
         metadata,
         _id(),
         sa.Column("type_id", sa.Integer, nullable=False),
@@ -87,11 +95,11 @@ def _properties(name: str, key: str) -> sa.Table:
         sa.Column("bool_value", sa.Boolean),
     ]
     table = sa.Table(
-        f"{name}Property",
+        _unquoted(f"{name}Property"),
         metadata,
         sa.Column(key, sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("name", _NAME, primary_key=True),
-        sa.Column("is_custom_property", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("is_custom_property", sa.Boolean, primary_key=True),
         *values,
     )
     for column in values[:3]:
@@ -115,7 +123,7 @@ contexts = _node("Context", name_required=True)
 context_properties = _properties("Context", "context_id")
 
 events = sa.Table(
-    "Event",
+    _unquoted("Event"),
     metadata,
     _id(),
     sa.Column("artifact_id", sa.Integer, nullable=False),
@@ -127,16 +135,16 @@ events = sa.Table(
     sqlite_autoincrement=True,
 )
 event_paths = sa.Table(
-    "EventPath",
+    _unquoted("EventPath"),
     metadata,
     sa.Column("event_id", sa.Integer, nullable=False),
-    sa.Column("is_index_step", sa.SmallInteger, nullable=False),
+    sa.Column("is_index_step", sa.Boolean, nullable=False),
     sa.Column("step_index", sa.Integer),
     sa.Column("step_key", _LONG),
     sa.Index("idx_eventpath_event_id", "event_id"),
 )
 associations = sa.Table(
-    "Association",
+    _unquoted("Association"),
     metadata,
     _id(),
     sa.Column("context_id", sa.Integer, nullable=False),
@@ -145,7 +153,7 @@ associations = sa.Table(
     sqlite_autoincrement=True,
 )
 attributions = sa.Table(
-    "Attribution",
+    _unquoted("Attribution"),
     metadata,
     _id(),
     sa.Column("context_id", sa.Integer, nullable=False),
@@ -154,7 +162,7 @@ attributions = sa.Table(
     sqlite_autoincrement=True,
 )
 parent_contexts = sa.Table(
-    "ParentContext",
+    _unquoted("ParentContext"),
     metadata,
     sa.Column("context_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("parent_context_id", sa.Integer, primary_key=True, autoincrement=False),

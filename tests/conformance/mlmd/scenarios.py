@@ -28,6 +28,19 @@ def connect(target: str) -> Any:
         config.sqlite.filename_uri = rest
         config.sqlite.connection_mode = mlpb.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         return ml_metadata.MetadataStore(config)
+    if kind in {"postgresql", "mysql"}:
+        host, port, database, user = rest.split(":")
+        config = mlpb.ConnectionConfig()
+        if kind == "postgresql":
+            config.postgresql.host, config.postgresql.port = host, port
+            config.postgresql.dbname, config.postgresql.user = database, user
+            config.postgresql.password = "none"
+            config.postgresql.skip_db_creation = True
+        else:
+            config.mysql.host, config.mysql.port = host, int(port)
+            config.mysql.database, config.mysql.user = database, user
+            config.mysql.skip_db_creation = True
+        return ml_metadata.MetadataStore(config)
     host, _, port = rest.partition(":")
     client = mlpb.MetadataStoreClientConfig(host=host, port=int(port))
     return ml_metadata.MetadataStore(client)

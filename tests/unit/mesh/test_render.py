@@ -1,21 +1,21 @@
 """What is rendered from deploy/mesh.yaml: committed, fresh, and what the description says."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import Result
+from mlmesh.cli.app import app
 from mlmesh.description import DescriptionError, load
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 
 
-def render(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlmesh", "render", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60, check=False)
+def render(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["render", *arguments])
 
 
 def documents(folder: Path) -> list[Any]:
@@ -24,26 +24,26 @@ def documents(folder: Path) -> list[Any]:
 
 def test_what_is_committed_is_fresh() -> None:
     done = render("--check")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.exit_code == 0, done.output
 
 
 def test_a_changed_description_is_noticed(tmp_path: Path) -> None:
     changed = tmp_path / "mesh.yaml"
     changed.write_text((DEPLOY / "mesh.yaml").read_text().replace("max_header_kib: 32", "max_header_kib: 33"))
     done = render("--check", "--description", str(changed))
-    assert done.returncode == 1 and "ingress.yaml" in done.stdout.replace("\n", ""), done.stdout + done.stderr
+    assert done.exit_code == 1 and "ingress.yaml" in done.output.replace("\n", ""), done.output
 
 
 def test_what_is_missing_or_too_much_is_noticed_and_mended(tmp_path: Path) -> None:
     def stale() -> int:
-        return render("--check", "--output", str(tmp_path)).returncode
+        return render("--check", "--output", str(tmp_path)).exit_code
 
     assert stale() == 1
-    assert render("--output", str(tmp_path)).returncode == 0
+    assert render("--output", str(tmp_path)).exit_code == 0
     assert stale() == 0
     (tmp_path / "istio" / "left-over.yaml").write_text("kind: Gateway")
     assert stale() == 1
-    assert render("--output", str(tmp_path)).returncode == 0
+    assert render("--output", str(tmp_path)).exit_code == 0
     assert stale() == 0 and not (tmp_path / "istio" / "left-over.yaml").exists()
 
 

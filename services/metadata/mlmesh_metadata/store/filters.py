@@ -151,7 +151,7 @@ def _source(kind: Kind, neighbour: Neighbour) -> _Source:
         table = owned.properties.alias()
         wanted = sa.and_(
             table.c.name == neighbour.alias,
-            table.c.is_custom_property == int(neighbour.relation == "custom_properties"),
+            table.c.is_custom_property == sa.literal(neighbour.relation == "custom_properties"),
         )
         return _Source(table, table.c[owned.key.name], dict(table.c.items()), wanted)
     if neighbour.relation == "events":

@@ -77,7 +77,7 @@ class LinkRows:
         steps = [
             {
                 "event_id": event_id,
-                "is_index_step": int(step.HasField("index")),
+                "is_index_step": step.HasField("index"),
                 "step_index": step.index if step.HasField("index") else None,
                 "step_key": step.key if step.HasField("key") else None,
             }

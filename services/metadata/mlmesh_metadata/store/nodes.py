@@ -168,7 +168,7 @@ class NodeRows:
         owned = tables_of(kind)
         self._unwritten.setdefault(kind.name, []).extend(
             {owned.key.name: node_id, "name": name, "is_custom_property": custom, **to_columns(value)}
-            for custom, properties in ((0, node.properties), (1, node.custom_properties))
+            for custom, properties in ((False, node.properties), (True, node.custom_properties))
             for name, value in properties.items()
         )
 

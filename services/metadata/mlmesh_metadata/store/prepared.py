@@ -46,6 +46,7 @@ class Prepared:
         try:
             cursor.executemany(sql, parameters)
         except Exception as error:
+            cursor.close()  # see _run
             raise _wrapped(connection, sql, error) from error
         cursor.close()
 
@@ -66,6 +67,9 @@ class Prepared:
         try:
             cursor.execute(sql, tuple([values[name] for name in names]) if names is not None else values)
         except Exception as error:
+            # The error's traceback keeps the cursor. Collected later, it would wait for its SQLite connection, which may
+            # by then wait for the database's lock, with the interpreter held: nobody could give the lock back.
+            cursor.close()
             raise _wrapped(connection, sql, error) from error
         return cursor
 
