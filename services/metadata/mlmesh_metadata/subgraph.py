@@ -10,7 +10,7 @@ from mlmesh_kit.errors import InvalidArgument, NotFound, ResourceExhausted
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.filtering import Expression, parse_filter
-from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, Kind
+from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind
 from mlmesh_metadata.listing import list_nodes
 from mlmesh_metadata.store import Session
 from mlmesh_metadata.store.listing import Order
@@ -237,12 +237,12 @@ def _walk(
     while frontier and (bounds.max_hops is None or hops < bounds.max_hops):
         other = EXECUTION if kind is ARTIFACT else ARTIFACT
         reached: set[int] = set()
-        for event_id, artifact_id, execution_id, type_ in session.links.crossings(kind, frontier):
-            # From an artifact an output leads up, to what made it; from an execution an input does.
-            up = (type_ in INPUTS) != (kind is ARTIFACT)
-            if bounds.upstream if up else bounds.downstream:
-                crossed[event_id] = (artifact_id, execution_id)
-                reached.add(execution_id if kind is ARTIFACT else artifact_id)
+        # From an artifact an output leads up, to what made it; from an execution an input does.
+        up, down = (OUTPUTS, INPUTS) if kind is ARTIFACT else (INPUTS, OUTPUTS)
+        wanted = (up if bounds.upstream else frozenset()) | (down if bounds.downstream else frozenset())
+        for event_id, artifact_id, execution_id, _ in session.links.crossings(kind, frontier, wanted):
+            crossed[event_id] = (artifact_id, execution_id)
+            reached.add(execution_id if kind is ARTIFACT else artifact_id)
         frontier, kind = enter(other, reached), other
         hops += 1
     artifacts, executions = found.nodes[ARTIFACT.name], found.nodes[EXECUTION.name]

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,10 +37,12 @@ def at_once(functions: list[Callable[[], Any]]) -> list[Any]:
 def test_of_writers_of_one_name_exactly_one_wins(client: Any, fresh_name: Any, kind: str) -> None:
     type_id = getattr(client, f"{kind}_type")()
     message = {"artifact": mlpb.Artifact, "execution": mlpb.Execution, "context": mlpb.Context}[kind]
-    for _ in range(3):
+    for _ in range(15):
         name = fresh_name("contested")
         writer = lambda: getattr(client, f"{kind}s")(message(type_id=type_id, name=name))  # noqa: B023, E731
+        began = time.monotonic()
         answers = at_once([writer] * WRITERS)
+        assert time.monotonic() - began < 5, "writers waited for one another's locks until these ran out"
         won = [answer for answer in answers if isinstance(answer, list)]
         assert len(won) == 1
         assert answers.count(grpc.StatusCode.ALREADY_EXISTS) == WRITERS - 1

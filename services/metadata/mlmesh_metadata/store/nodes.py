@@ -99,21 +99,17 @@ class NodeRows:
         owned = tables_of(kind)
         rows = list(owned.by_ids.rows(self._connection, sorted(set(ids))))
         names = {i: found.name for i, found in self._types.known(kind, {row[1] for row in rows}).items()}
-        fields = owned.own_columns
-        nodes: dict[int, Node] = {}
-        for node_id, type_id, created, updated, *own in rows:
-            made: dict[str, Any] = {name: value for name, value in zip(fields, own, strict=True) if value is not None}
-            if kind.name == "artifact":
-                made.setdefault("uri", "")
-            if type_id in names:
-                made["type"] = names[type_id]
-            nodes[node_id] = kind.message(
-                id=node_id,
-                type_id=type_id,
-                create_time_since_epoch=created,
-                last_update_time_since_epoch=updated,
-                **made,
-            )
+        fields = ["id", "type_id", "create_time_since_epoch", "last_update_time_since_epoch", *owned.own_columns]
+        message = kind.message
+        nodes: dict[int, Node] = {
+            # A column that is NULL leaves its field unset.
+            row[0]: message(**dict(zip(fields, row, strict=True)), type=names.get(row[1]))
+            for row in rows
+        }
+        if kind.name == "artifact":
+            for node in nodes.values():
+                if not node.HasField("uri"):  # type: ignore[arg-type]
+                    node.uri = ""  # type: ignore[union-attr]
         default = {node_id: node.properties for node_id, node in nodes.items()}
         custom = {node_id: node.custom_properties for node_id, node in nodes.items()}
         for node_id, name, is_custom, integer, double, text, proto, boolean in owned.properties_of.rows(

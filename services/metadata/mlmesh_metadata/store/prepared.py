@@ -67,8 +67,8 @@ class Prepared:
         try:
             cursor.execute(sql, tuple([values[name] for name in names]) if names is not None else values)
         except Exception as error:
-            # The error's traceback keeps the cursor. Collected later, it would wait for its SQLite connection, which may
-            # by then wait for the database's lock, with the interpreter held: nobody could give the lock back.
+            # The error's traceback keeps the cursor. Collected later, it would wait for its SQLite connection, which
+            # may by then wait for the database's lock, with the interpreter held: nobody could give the lock back.
             cursor.close()
             raise _wrapped(connection, sql, error) from error
         return cursor
