@@ -1,5 +1,6 @@
 """A filter_query, understood: names resolved, types checked."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -114,14 +115,13 @@ class Logical:
 Expression: TypeAlias = Column | Literal | Arithmetic | Comparison | InList | IsNull | Not | Logical
 
 
-def neighbours_of(expression: Expression) -> frozenset[Neighbour]:
-    """Gives the neighbours that an expression speaks of."""
-    found: set[Neighbour] = set()
+def columns_of(expression: Expression) -> Iterator[Column]:
+    """Gives the attributes that an expression speaks of."""
     todo: list[Expression] = [expression]
     while todo:
         match todo.pop():
-            case Column(neighbour=Neighbour() as neighbour):
-                found.add(neighbour)
+            case Column() as column:
+                yield column
             case Arithmetic(operands=operands) | Logical(operands=operands):
                 todo += operands
             case Comparison(left=left, right=right):
@@ -130,23 +130,13 @@ def neighbours_of(expression: Expression) -> frozenset[Neighbour]:
                 todo.append(operand)
             case _:
                 pass
-    return frozenset(found)
+
+
+def neighbours_of(expression: Expression) -> frozenset[Neighbour]:
+    """Gives the neighbours that an expression speaks of."""
+    return frozenset(column.neighbour for column in columns_of(expression) if column.neighbour is not None)
 
 
 def own_columns_of(expression: Expression) -> frozenset[str]:
     """Gives the names of the node's own attributes that an expression speaks of."""
-    found: set[str] = set()
-    todo: list[Expression] = [expression]
-    while todo:
-        match todo.pop():
-            case Column(neighbour=None, name=name):
-                found.add(name)
-            case Arithmetic(operands=operands) | Logical(operands=operands):
-                todo += operands
-            case Comparison(left=left, right=right):
-                todo += [left, right]
-            case InList(operand=operand) | IsNull(operand=operand) | Not(operand=operand):
-                todo.append(operand)
-            case _:
-                pass
-    return frozenset(found)
+    return frozenset(column.name for column in columns_of(expression) if column.neighbour is None)
