@@ -80,6 +80,19 @@ class Mesh:
                     raise
             time.sleep(0.2)
 
+    def ask(self, path: str, body: Any, *, patience_seconds: float = 30) -> httpx.Response:
+        """Posts a question, which may be asked twice; a service that is restarting gets some time to come back."""
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                answer = self.http.post(path, json=body)
+                if answer.status_code not in {502, 503, 504} or time.monotonic() > deadline:
+                    return answer
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
+
     def run(self, run_id: str) -> Any:
         """Reads a run through kfp's client, with the same patience."""
         import kfp_server_api
@@ -270,7 +283,7 @@ def lineage_tree(graph: dict[str, Any]) -> Tree:
 def ask_rest(mesh: Mesh, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicts over REST (Open Inference Protocol v2)."""
     tensor = {"name": "images", "shape": list(images.shape), "datatype": "FP64", "data": images.ravel().tolist()}
-    answer = mesh.http.post(f"/v2/models/{MODEL}/infer", json={"inputs": [tensor]})
+    answer = mesh.ask(f"/v2/models/{MODEL}/infer", {"inputs": [tensor]})
     if not answer.is_success:
         raise DemoError(f"REST prediction: {answer.status_code} {answer.text}")
     outputs = {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in answer.json()["outputs"]}
@@ -284,7 +297,10 @@ def ask_grpc(mesh: Mesh, images: np.ndarray) -> np.ndarray:
 
     tensor = oip.ModelInferRequest.InferInputTensor(name="images", datatype="FP64", shape=images.shape)
     request = oip.ModelInferRequest(model_name=MODEL, inputs=[tensor], raw_input_contents=[images.tobytes()])
-    with grpc.insecure_channel(urllib.parse.urlsplit(mesh.ingress).netloc) as channel:
+    retry = {"maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "2s", "backoffMultiplier": 2}
+    policy = {"name": [{}], "retryPolicy": {**retry, "retryableStatusCodes": ["UNAVAILABLE"]}}
+    options = [("grpc.service_config", json.dumps({"methodConfig": [policy]}))]
+    with grpc.insecure_channel(urllib.parse.urlsplit(mesh.ingress).netloc, options=options) as channel:
         answer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
     index = next(i for i, output in enumerate(answer.outputs) if output.name == "label")
     return np.frombuffer(answer.raw_output_contents[index], dtype=np.int64)
