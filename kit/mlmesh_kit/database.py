@@ -5,10 +5,12 @@ Durability on SQLite: with WAL, `synchronous=NORMAL` survives the death of the p
 """
 
 import random
+import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +97,7 @@ def run_transaction(engine: sa.Engine, function: Callable[[sa.Connection], T], *
     """
     for attempt in range(attempts):
         try:
-            with engine.begin() as connection:
+            with _turn(engine), engine.begin() as connection:
                 return function(connection)
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
@@ -106,6 +108,17 @@ def run_transaction(engine: sa.Engine, function: Callable[[sa.Connection], T], *
                 raise Unavailable("the database is busy; try again", retry_after_seconds=1) from error
         time.sleep(random.uniform(0.2, 1.0) * 0.01 * 2**attempt)  # noqa: S311
     raise AssertionError("unreachable")
+
+
+_turns: "weakref.WeakKeyDictionary[sa.Engine, threading.Lock]" = weakref.WeakKeyDictionary()
+
+
+def _turn(engine: sa.Engine) -> AbstractContextManager[Any]:
+    """Lets the writers of this process wait in line on SQLite, which has one at a time: its own way of waiting is to
+    sleep and look again, for longer each time. Other databases have their writers at once."""
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    return _turns.setdefault(engine, threading.Lock())
 
 
 @contextmanager

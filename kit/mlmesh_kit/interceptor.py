@@ -157,7 +157,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _wrap(self, method: str, handler: Any, rule: AccessRule) -> Any:
         decode = _decoder(handler.request_deserializer)
-        serialize = handler.response_serializer
+        serialize = _encoder(handler.response_serializer)
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 self._streaming(method, handler.stream_stream, rule, decode, request_streaming=True), None, serialize
@@ -254,6 +254,13 @@ def _decoder(deserialize: Callable[[bytes], Any] | None) -> Callable[[Any], Any]
             raise InvalidArgument("the request is not a valid message of its type") from error
 
     return decode
+
+
+def _encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """Lets a handler answer with bytes where it has its answer encoded already."""
+    if serialize is None:
+        return None
+    return lambda answer: answer if type(answer) is bytes else serialize(answer)
 
 
 async def _decoded(stream: AsyncIterator[Any], decode: Callable[[Any], Any]) -> AsyncIterator[Any]:

@@ -14,3 +14,4 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "metadata"
 
     max_request_items: int = Field(10_000, gt=0, description="Nodes, links or ids in one request")
+    node_cache_mib: int = Field(32, ge=0, le=4096, description="Memory for nodes that were read; 0: none are kept")

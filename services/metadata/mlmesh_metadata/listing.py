@@ -8,7 +8,7 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.filtering import parse_filter
 from mlmesh_metadata.kinds import Kind, Node
-from mlmesh_metadata.store import Session
+from mlmesh_metadata.store import Session, Stamp
 from mlmesh_metadata.store.listing import Order
 
 MAX_PAGE = 100
@@ -25,11 +25,11 @@ class Page:
     """Part of a list.
 
     Args:
-        nodes: In order.
+        stamps: Which nodes, in order.
         next_page_token: "" at the end.
     """
 
-    nodes: list[Node]
+    stamps: list[Stamp]
     next_page_token: str = ""
 
 
@@ -40,8 +40,21 @@ def list_nodes(
     *,
     type_id: int | None = None,
     context_id: int | None = None,
+) -> tuple[list[Node], str]:
+    """Gives the nodes of a page, and the token of the next ("" at the end). See `list_page`."""
+    page = list_page(session, kind, options, type_id=type_id, context_id=context_id)
+    return session.nodes.in_order(kind, [stamp.id for stamp in page.stamps]), page.next_page_token
+
+
+def list_page(
+    session: Session,
+    kind: Kind,
+    options: mlpb.ListOperationOptions | None,
+    *,
+    type_id: int | None = None,
+    context_id: int | None = None,
 ) -> Page:
-    """Lists nodes.
+    """Says which nodes are on a page.
 
     Args:
         session: Of a transaction.
@@ -56,7 +69,7 @@ def list_nodes(
     """
     if options is None:
         found = session.listing.page(kind, Order("id", True), None, type_id=type_id, context_id=context_id)
-        return Page(session.nodes.in_order(kind, [node_id for _, node_id in found]))
+        return Page([stamp for _, stamp in found])
     wanted = parse_filter(options.filter_query, kind) if options.filter_query else None
     if options.max_result_size <= 0:
         message = (
@@ -70,8 +83,11 @@ def list_nodes(
     query = [kind.name, order.column, order.ascending, type_id, context_id, options.filter_query]
     after = _position(options.next_page_token, query)
     found = session.listing.page(kind, order, size + 1, after, type_id=type_id, context_id=context_id, wanted=wanted)
-    token = encode_page_token(list(found[size - 1]), query) if len(found) > size else ""
-    return Page(session.nodes.in_order(kind, [node_id for _, node_id in found[:size]]), token)
+    token = ""
+    if len(found) > size:
+        value, last = found[size - 1]
+        token = encode_page_token([value, last.id], query)
+    return Page([stamp for _, stamp in found[:size]], token)
 
 
 def _position(token: str, query: list[object]) -> tuple[int, int] | None:

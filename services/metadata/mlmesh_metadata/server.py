@@ -14,7 +14,7 @@ from mlmesh_metadata.store import Store
 
 def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
-    store = Store(create_engine(settings.resolved_database_url))
+    store = Store(create_engine(settings.resolved_database_url), node_cache_bytes=settings.node_cache_mib << 20)
     return ServiceDefinition(
         name="metadata",
         servicers=[

@@ -11,9 +11,10 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.filtering import Expression, parse_filter
 from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind
-from mlmesh_metadata.listing import list_nodes
+from mlmesh_metadata.listing import list_page
 from mlmesh_metadata.store import Session
 from mlmesh_metadata.store.listing import Order
+from mlmesh_metadata.wire import messages
 
 MAX_STARTING_NODES = 100
 MAX_NODES = 50_000
@@ -72,8 +73,8 @@ class _Bounds:
 
 def get_subgraph(
     session: Session, options: mlpb.LineageSubgraphQueryOptions, read_mask: Sequence[str]
-) -> mlpb.LineageGraph:
-    """Answers GetLineageSubgraph.
+) -> bytes:
+    """Answers GetLineageSubgraph: with a LineageGraph, encoded.
 
     Args:
         session: Of a transaction.
@@ -110,14 +111,14 @@ def get_subgraph(
         max_nodes=MAX_NODES,
     )
     wanted = parse_filter(query, kind, f"{name}.{which}.filter_query")
-    start = [node_id for _, node_id in session.listing.page(kind, Order("id", True), MAX_STARTING_NODES, wanted=wanted)]
+    start = [stamp.id for _, stamp in session.listing.page(kind, Order("id", True), MAX_STARTING_NODES, wanted=wanted)]
     if not start:
         raise NotFound(kind.name, query[:200], message="Cannot find qualified nodes to start the traversal.")
     return _graph(session, _walk(session, kind, start, bounds), read_mask or _PARTS)
 
 
-def get_graph(session: Session, options: mlpb.LineageGraphQueryOptions) -> mlpb.LineageGraph:
-    """Answers GetLineageGraph, which ML Metadata has deprecated.
+def get_graph(session: Session, options: mlpb.LineageGraphQueryOptions) -> bytes:
+    """Answers GetLineageGraph, which ML Metadata has deprecated: with a LineageGraph, encoded.
 
     Args:
         session: Of a transaction.
@@ -137,8 +138,8 @@ def get_graph(session: Session, options: mlpb.LineageGraphQueryOptions) -> mlpb.
     if options.max_node_size < 0:
         message = f"max_node_size cannot be negative: max_node_size = {options.max_node_size}"
         raise InvalidArgument(message, field="options.max_node_size")
-    page = list_nodes(session, ARTIFACT, options.artifacts_options)
-    if not page.nodes:
+    page = list_page(session, ARTIFACT, options.artifacts_options)
+    if not page.stamps:
         raise NotFound("artifact", "", message="The query_nodes condition does not match any nodes to do traversal.")
     boundaries = {
         kind.name: parse_filter(query, kind, f"options.stop_conditions.{name}")
@@ -163,7 +164,7 @@ def get_graph(session: Session, options: mlpb.LineageGraphQueryOptions) -> mlpb.
         keep_stopped={ARTIFACT.name: False, EXECUTION.name: False},
         max_nodes=options.max_node_size or MAX_NODES,
     )
-    start = [node.id for node in page.nodes]
+    start = [stamp.id for stamp in page.stamps]
     walk = _walk(session, ARTIFACT, start, bounds, cut=options.max_node_size > 0, stop_at_start=False)
     return _graph(session, walk, _PARTS)
 
@@ -250,32 +251,32 @@ def _walk(
     return found
 
 
-def _graph(session: Session, walk: _Walk, wanted: Sequence[str]) -> mlpb.LineageGraph:
+def _graph(session: Session, walk: _Walk, wanted: Sequence[str]) -> bytes:
     """Reads what the answer is to hold. Parts that do not exist are passed over, as MLMD does."""
     graph = mlpb.LineageGraph()
+    nodes: list[bytes] = []
+
+    def add(kind: Kind, ids: Collection[int]) -> None:
+        if f"{kind.name}s" not in wanted and f"{kind.name}_types" not in wanted:
+            return
+        stamps = session.nodes.stamps(kind, ids)
+        if f"{kind.name}s" in wanted:
+            nodes.append(messages(mlpb.LineageGraph, f"{kind.name}s", session.nodes.encoded(kind, stamps)))
+        if f"{kind.name}_types" in wanted:
+            types = session.types.by_ids(kind, {stamp.type_id for stamp in stamps})
+            getattr(graph, f"{kind.name}_types").extend(types.values())
+
     contexts: set[int] = set()
     for kind, links in ((ARTIFACT, "attributions"), (EXECUTION, "associations")):
         ids = walk.nodes[kind.name]
-        if f"{kind.name}s" in wanted or f"{kind.name}_types" in wanted:
-            nodes = session.nodes.by_ids(kind, ids)
-            if f"{kind.name}s" in wanted:
-                getattr(graph, f"{kind.name}s").extend(nodes)
-            if f"{kind.name}_types" in wanted:
-                types = session.types.by_ids(kind, {node.type_id for node in nodes})
-                getattr(graph, f"{kind.name}_types").extend(types.values())
+        add(kind, ids)
         if {links, "contexts", "context_types"} & set(wanted):
             members = session.links.memberships(kind, ids)
             contexts |= {context_id for _, context_id in members}
             if links in wanted:
                 for node_id, context_id in members:
                     getattr(graph, links).add(**{f"{kind.name}_id": node_id, "context_id": context_id})
-    if "contexts" in wanted or "context_types" in wanted:
-        found = session.nodes.by_ids(CONTEXT, contexts)
-        if "contexts" in wanted:
-            graph.contexts.extend(found)  # type: ignore[arg-type]
-        if "context_types" in wanted:
-            types = session.types.by_ids(CONTEXT, {node.type_id for node in found})
-            graph.context_types.extend(types.values())  # type: ignore[arg-type]
+    add(CONTEXT, contexts)
     if "events" in wanted:
         graph.events.extend(session.links.events_by_ids(walk.events))
-    return graph
+    return b"".join(nodes) + graph.SerializeToString()

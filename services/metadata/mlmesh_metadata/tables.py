@@ -169,10 +169,20 @@ parent_contexts = sa.Table(
     sa.Index("idx_parentcontext_parent_context_id", "parent_context_id"),
 )
 
-# What members are looked up by the other way round. Indexes of ours, beside MLMD's; it does not mind them.
+# Indexes of ours, beside MLMD's; it does not mind them. The first two are for members that are looked up the other way
+# round, the others for pages of a type: without them each page sorts all that there is of it.
 added_indexes = [
     sa.Index("mlmesh_association_execution_id", associations.c.execution_id),
     sa.Index("mlmesh_attribution_artifact_id", attributions.c.artifact_id),
+    *(
+        sa.Index(f"mlmesh_{table.name.lower()}_type_{name}", table.c.type_id, *columns)
+        for table in (artifacts, executions, contexts)
+        for name, columns in (
+            ("id", [table.c.id]),
+            ("create_time", [table.c.create_time_since_epoch, table.c.id]),
+            ("update_time", [table.c.last_update_time_since_epoch, table.c.id]),
+        )
+    ),
 ]
 
 for _table in metadata.tables.values():

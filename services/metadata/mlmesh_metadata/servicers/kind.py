@@ -1,6 +1,6 @@
 """The RPCs that are there three times: for artifacts, for executions and for contexts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlmesh_kit.errors import NotFound
@@ -9,11 +9,12 @@ from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service
 from mlmesh_metadata.checks import check_external_ids
 from mlmesh_metadata.clock import now_ms
 from mlmesh_metadata.kinds import CONTEXT, Kind
-from mlmesh_metadata.listing import Page, list_nodes
+from mlmesh_metadata.listing import Page, list_page
 from mlmesh_metadata.nodes import put_node
 from mlmesh_metadata.servicers.requests import check_counts, some
-from mlmesh_metadata.store import Session, Store
+from mlmesh_metadata.store import Session, Stamp, Store
 from mlmesh_metadata.typing_rules import put_type
+from mlmesh_metadata.wire import messages
 
 Handler = Callable[[Any, Any], Any]
 
@@ -129,7 +130,7 @@ class KindRpcs:
     def get_nodes(self, request: Any, _: Any) -> Any:
         """GetArtifacts, ..."""
         with self._store.read() as session:
-            return self._page("", list_nodes(session, self._kind, _options(request)))
+            return self._page(session, "", list_page(session, self._kind, _options(request)))
 
     def get_nodes_by_id(self, request: Any, _: Any) -> Any:
         """GetArtifactsByID, ..."""
@@ -137,18 +138,18 @@ class KindRpcs:
         check_counts(request, self._max_items, field)
         more: dict[str, Any] = {}
         with self._store.read() as session:
-            found = session.nodes.by_ids(self._kind, getattr(request, field))
+            stamps = session.nodes.stamps(self._kind, getattr(request, field))
             if getattr(request, "populate_artifact_types", False):
-                types = session.types.by_ids(self._kind, {node.type_id for node in found})
+                types = session.types.by_ids(self._kind, {stamp.type_id for stamp in stamps})
                 more["artifact_types"] = [*types.values()]
-        return self._response(f"Get{self._title}sByID", **{f"{self._name}s": found}, **more)
+            return self._nodes(session, "ByID", stamps, **more)
 
     def get_nodes_by_type(self, request: Any, _: Any) -> Any:
         """GetArtifactsByType, ..."""
         with self._store.read() as session:
             found = session.types.find(self._kind, request.type_name, request.type_version)
-            page = list_nodes(session, self._kind, _options(request), type_id=found.id) if found else Page([])
-        return self._page("ByType", page)
+            page = list_page(session, self._kind, _options(request), type_id=found.id) if found else Page([])
+            return self._page(session, "ByType", page)
 
     def get_node_by_type_and_name(self, request: Any, _: Any) -> Any:
         """GetArtifactByTypeAndName, ..."""
@@ -170,8 +171,8 @@ class KindRpcs:
     def get_nodes_by_context(self, request: Any, _: Any) -> Any:
         """GetArtifactsByContext, GetExecutionsByContext."""
         with self._store.read() as session:
-            page = list_nodes(session, self._kind, _options(request), context_id=request.context_id)
-        return self._page("ByContext", page)
+            page = list_page(session, self._kind, _options(request), context_id=request.context_id)
+            return self._page(session, "ByContext", page)
 
     def get_contexts_by_node(self, request: Any, _: Any) -> Any:
         """GetContextsByArtifact, GetContextsByExecution."""
@@ -187,9 +188,15 @@ class KindRpcs:
     def _types(self, rpc: str, found: list[Any]) -> Any:
         return self._response(f"Get{self._title}{rpc}", **{f"{self._name}_types": found})
 
-    def _page(self, rpc: str, page: Page) -> Any:
-        token = page.next_page_token or None
-        return self._response(f"Get{self._title}s{rpc}", **{f"{self._name}s": page.nodes}, next_page_token=token)
+    def _page(self, session: Session, rpc: str, page: Page) -> bytes:
+        return self._nodes(session, rpc, page.stamps, next_page_token=page.next_page_token or None)
+
+    def _nodes(self, session: Session, rpc: str, stamps: Sequence[Stamp], **more: Any) -> bytes:
+        """Answers with nodes, encoded as they may be at hand."""
+        message = getattr(service, f"Get{self._title}s{rpc}Response")
+        encoded = messages(message, f"{self._name}s", session.nodes.encoded(self._kind, stamps))
+        rest: bytes = message(**more).SerializeToString()
+        return encoded + rest
 
     @staticmethod
     def _response(rpc: str, **fields: Any) -> Any:

@@ -16,6 +16,7 @@ from mlmesh_metadata.servicers.requests import check_counts
 from mlmesh_metadata.store import Session, Store
 from mlmesh_metadata.subgraph import get_graph, get_subgraph
 from mlmesh_metadata.typing_rules import put_type
+from mlmesh_metadata.wire import messages, sized
 
 
 class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
@@ -172,16 +173,16 @@ class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
         ids = self._store.write(lambda session: put_lineage_subgraph(session, request, now))
         return service.PutLineageSubgraphResponse(execution_ids=ids[0], artifact_ids=ids[1], context_ids=ids[2])
 
-    def GetLineageGraph(
+    def GetLineageGraph(  # type: ignore[override]  # the answer is encoded already
         self, request: service.GetLineageGraphRequest, context: grpc.ServicerContext
-    ) -> service.GetLineageGraphResponse:
+    ) -> bytes:
         with self._store.read() as session:
             graph = get_graph(session, request.options)
-        return service.GetLineageGraphResponse(subgraph=graph)
+        return messages(service.GetLineageGraphResponse, "subgraph", [sized(graph)])
 
-    def GetLineageSubgraph(
+    def GetLineageSubgraph(  # type: ignore[override]
         self, request: service.GetLineageSubgraphRequest, context: grpc.ServicerContext
-    ) -> service.GetLineageSubgraphResponse:
+    ) -> bytes:
         with self._store.read() as session:
             graph = get_subgraph(session, request.lineage_subgraph_query_options, request.read_mask.paths)
-        return service.GetLineageSubgraphResponse(lineage_subgraph=graph)
+        return messages(service.GetLineageSubgraphResponse, "lineage_subgraph", [sized(graph)])

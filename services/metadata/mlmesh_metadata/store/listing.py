@@ -1,6 +1,6 @@
 """Pages of nodes (ListOperationOptions)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_metadata.filtering import Expression
 from mlmesh_metadata.kinds import Kind
 from mlmesh_metadata.store.filters import condition
+from mlmesh_metadata.store.nodes import Stamp
 from mlmesh_metadata.store.rows import chunks, tables_of
 
 
@@ -42,8 +43,8 @@ class Listing:
         type_id: int | None = None,
         context_id: int | None = None,
         wanted: Expression | None = None,
-    ) -> list[tuple[int, int]]:
-        """Gives (value of the order's column, id), in order.
+    ) -> list[tuple[int, Stamp]]:
+        """Gives the value of the order's column, and which node, in order.
 
         Args:
             kind: Of the nodes.
@@ -59,7 +60,7 @@ class Listing:
         """
         table = tables_of(kind).nodes
         sorted_by, node_id = table.c[order.column], table.c.id
-        query = sa.select(sorted_by, node_id)
+        query = sa.select(sorted_by, node_id, table.c.last_update_time_since_epoch, table.c.type_id)
         if type_id is not None:
             query = query.where(table.c.type_id == type_id)
         if context_id is not None:
@@ -74,7 +75,7 @@ class Listing:
             query = query.where(position > bound if order.ascending else position < bound)
         direction = sa.asc if order.ascending else sa.desc
         query = query.order_by(direction(sorted_by), direction(node_id)).limit(limit)
-        return self._run(query)
+        return [(row[0], Stamp(row[1], row[2], row[3])) for row in self._run(query)]
 
     def matching(self, kind: Kind, ids: Collection[int], wanted: Expression, field: str) -> set[int]:
         """Gives those of some nodes that a filter_query matches.
@@ -85,12 +86,12 @@ class Listing:
         table = tables_of(kind).nodes
         found: set[int] = set()
         for some in chunks(sorted(ids)):
-            query = sa.select(table.c.id, table.c.id).where(table.c.id.in_(some))
-            found |= {row[1] for row in self._run(query.where(condition(self._connection, kind, wanted)), field)}
+            query = sa.select(table.c.id).where(table.c.id.in_(some))
+            found |= {row[0] for row in self._run(query.where(condition(self._connection, kind, wanted)), field)}
         return found
 
-    def _run(self, query: sa.Select[Any], field: str = "options.filter_query") -> list[tuple[int, int]]:
+    def _run(self, query: sa.Select[Any], field: str = "options.filter_query") -> Sequence[Any]:
         try:
-            return [(row[0], row[1]) for row in self._connection.execute(query).all()]
+            return self._connection.execute(query).all()
         except sa.exc.DataError as error:  # a division by zero, a sum past 64 bits: not every database minds
             raise InvalidArgument("cannot be calculated", field=field) from error

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from mlmesh_kit.errors import AlreadyExists
@@ -10,10 +10,28 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata import tables
 from mlmesh_metadata.kinds import ARTIFACT, KINDS, Kind, Node
+from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.prepared import PreparedIn
 from mlmesh_metadata.store.rows import tables_of
 from mlmesh_metadata.store.types import TypeRows
 from mlmesh_metadata.values import fill, to_columns
+from mlmesh_metadata.wire import sized
+
+
+
+class Stamp(NamedTuple):
+    """Says which node, as it was when.
+
+    Args:
+        id: Of the node.
+        updated: Its last_update_time_since_epoch.
+        type_id: Of its type.
+    """
+
+    id: int
+    updated: int
+    type_id: int
+
 
 _BY_NAME = {kind.name: tables_of(kind) for kind in KINDS}
 _BY_URI = PreparedIn(lambda values: sa.select(tables.artifacts.c.id).where(tables.artifacts.c.uri.in_(values)))
@@ -22,9 +40,10 @@ _BY_URI = PreparedIn(lambda values: sa.select(tables.artifacts.c.id).where(table
 class NodeRows:
     """Nodes, in one transaction."""
 
-    def __init__(self, connection: sa.Connection, types: TypeRows) -> None:
+    def __init__(self, connection: sa.Connection, types: TypeRows, cache: NodeCache) -> None:
         self._connection = connection
         self._types = types
+        self._cache = cache
         self._unwritten: dict[str, list[dict[str, Any]]] = {}
 
     def flush(self) -> None:
@@ -129,6 +148,27 @@ class NodeRows:
         """Gives those that exist, in the order of the ids."""
         found = {node.id: node for node in self.by_ids(kind, ids)}
         return [found[node_id] for node_id in ids if node_id in found]
+
+    def stamps(self, kind: Kind, ids: Iterable[int]) -> list[Stamp]:
+        """Gives those that exist, by id: what `encoded` wants."""
+        return [Stamp(*row) for row in tables_of(kind).stamps.rows(self._connection, sorted(set(ids)))]
+
+    def encoded(self, kind: Kind, stamps: Sequence[Stamp]) -> list[bytes]:
+        """Gives nodes encoded, each behind its length, in the order of the stamps. For transactions that only read.
+
+        Args:
+            kind: Of the nodes.
+            stamps: Read in this transaction.
+        """
+        cache, name = self._cache, kind.name
+        found = {stamp.id: cache.get(name, stamp.id, stamp.updated) for stamp in stamps}
+        missing = [node_id for node_id, encoded in found.items() if encoded is None]
+        if missing:
+            for node in self.by_ids(kind, missing):
+                encoded = sized(node.SerializeToString())
+                cache.put(name, node.id, node.last_update_time_since_epoch, encoded)
+                found[node.id] = encoded
+        return [known for stamp in stamps if (known := found[stamp.id]) is not None]
 
     def existing(self, kind: Kind, ids: Iterable[int]) -> set[int]:
         """Gives the ids that exist."""

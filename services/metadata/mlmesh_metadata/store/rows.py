@@ -67,6 +67,13 @@ class KindTables:
         return PreparedIn(lambda values: sa.select(*columns).where(c.id.in_(values)).order_by(c.id))
 
     @cached_property
+    def stamps(self) -> PreparedIn:
+        """Reads id, time of the last update and type's id."""
+        c = self.nodes.c
+        columns = (c.id, c.last_update_time_since_epoch, c.type_id)
+        return PreparedIn(lambda values: sa.select(*columns).where(c.id.in_(values)).order_by(c.id))
+
+    @cached_property
     def existing(self) -> PreparedIn:
         """Reads which ids exist."""
         return PreparedIn(lambda values: sa.select(self.nodes.c.id).where(self.nodes.c.id.in_(values)))

@@ -9,6 +9,7 @@ from mlmesh_kit.database import read, run_transaction
 
 from mlmesh_metadata.store.links import LinkRows
 from mlmesh_metadata.store.listing import Listing
+from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.nodes import NodeRows
 from mlmesh_metadata.store.schema import prepare
 from mlmesh_metadata.store.types import TypeCache, TypeRows
@@ -19,9 +20,10 @@ T = TypeVar("T")
 class Session:
     """What can be read and written in one transaction."""
 
-    def __init__(self, connection: sa.Connection, cache: TypeCache) -> None:
-        self.types = TypeRows(connection, cache)
-        self.nodes = NodeRows(connection, self.types)
+    def __init__(self, connection: sa.Connection, types: TypeCache, nodes: NodeCache) -> None:
+        self.connection = connection
+        self.types = TypeRows(connection, types)
+        self.nodes = NodeRows(connection, self.types, nodes)
         self.links = LinkRows(connection)
         self.listing = Listing(connection)
 
@@ -31,11 +33,13 @@ class Store:
 
     Args:
         engine: Made by `mlmesh_kit.database.create_engine`. An empty database is filled with MLMD's tables.
+        node_cache_bytes: What may be used to keep nodes that were read.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, node_cache_bytes: int = 32 << 20) -> None:
         self._engine = engine
         self._cache: TypeCache = {}
+        self._nodes = NodeCache(node_cache_bytes)
         prepare(engine)
 
     def write(self, change: Callable[[Session], T]) -> T:
@@ -44,7 +48,7 @@ class Store:
         changed: set[int] = set()
 
         def run(connection: sa.Connection) -> T:
-            session = Session(connection, self._cache)
+            session = Session(connection, self._cache, self._nodes)
             result = change(session)
             session.nodes.flush()
             changed.update(session.types.changed)
@@ -60,4 +64,4 @@ class Store:
     def read(self) -> Iterator[Session]:
         """Gives a session that reads one consistent state."""
         with read(self._engine) as connection:
-            yield Session(connection, self._cache)
+            yield Session(connection, self._cache, self._nodes)

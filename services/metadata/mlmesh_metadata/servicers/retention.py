@@ -1,0 +1,9 @@
+"""Deletion and retention."""
+
+from mlmesh_metadata.store import Store
+
+
+class RetentionRpcs:
+    """RPCs of LineageService."""
+
+    _store: Store
