@@ -61,7 +61,7 @@ def create_engine(url: str, *, durable: bool = False, pool_size: int = 16, echo:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA cache_size=-16000")
         cursor.execute("PRAGMA temp_store=MEMORY")
-        cursor.execute("PRAGMA wal_autocheckpoint=4000")  # every 16 MB, not 4: each checkpoint waits for the disk
+        cursor.execute("PRAGMA wal_autocheckpoint=16000")  # every 16 MB, not 4: each checkpoint waits for the disk
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")

@@ -42,23 +42,26 @@ def check_properties(node: Node, declared: NodeType, field: str) -> None:
     Raises:
         InvalidArgument: Names the property.
     """
+    kinds = declared.properties
     for name, value in node.properties.items():
-        where = f"{field}.properties[{name!r}]"
-        if name not in declared.properties:
-            raise InvalidArgument(f"Found unknown property: {name}; type {declared.name} has none such", field=where)
         kind = value.WhichOneof("value")
-        if kind is None or PROPERTY_TYPES[kind] != declared.properties[name]:
-            wanted = next(n for n, number in PROPERTY_TYPES.items() if number == declared.properties[name])
-            raise InvalidArgument(
-                f"Found unmatched property type: {name}: type {declared.name} declares {wanted}, and it has {kind}",
-                field=where,
-            )
-        if problem := unstorable(value):
-            raise InvalidArgument(problem, field=where)
+        if name not in kinds or kind is None or PROPERTY_TYPES[kind] != kinds[name]:
+            raise _mismatch(name, kind, declared, f"{field}.properties[{name!r}]")
+        if problem := unstorable(value, kind):
+            raise InvalidArgument(problem, field=f"{field}.properties[{name!r}]")
     for name, value in node.custom_properties.items():
-        where = f"{field}.custom_properties[{name!r}]"
-        check_name(name, where)
-        if value.WhichOneof("value") is None:
-            raise InvalidArgument("must have a value", field=where)
-        if problem := unstorable(value):
-            raise InvalidArgument(problem, field=where)
+        kind = value.WhichOneof("value")
+        if len(name) > MAX_NAME_CHARACTERS:
+            check_name(name, f"{field}.custom_properties[{name!r}]")
+        if kind is None:
+            raise InvalidArgument("must have a value", field=f"{field}.custom_properties[{name!r}]")
+        if problem := unstorable(value, kind):
+            raise InvalidArgument(problem, field=f"{field}.custom_properties[{name!r}]")
+
+
+def _mismatch(name: str, kind: str | None, declared: NodeType, field: str) -> InvalidArgument:
+    if name not in declared.properties:
+        return InvalidArgument(f"Found unknown property: {name}; type {declared.name} has none such", field=field)
+    wanted = next(n for n, number in PROPERTY_TYPES.items() if number == declared.properties[name])
+    message = f"Found unmatched property type: {name}: type {declared.name} declares {wanted}, and it has {kind}"
+    return InvalidArgument(message, field=field)

@@ -71,9 +71,7 @@ class _Bounds:
     max_nodes: int
 
 
-def get_subgraph(
-    session: Session, options: mlpb.LineageSubgraphQueryOptions, read_mask: Sequence[str]
-) -> bytes:
+def get_subgraph(session: Session, options: mlpb.LineageSubgraphQueryOptions, read_mask: Sequence[str]) -> bytes:
     """Answers GetLineageSubgraph: with a LineageGraph, encoded.
 
     Args:

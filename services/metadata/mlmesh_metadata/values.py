@@ -23,18 +23,24 @@ PROPERTY_TYPES: dict[str, int] = {
 """Which declared kind of property a value's field is for."""
 
 
-def to_columns(value: mlpb.Value) -> dict[str, Any]:
-    """Gives a value's columns; all but one are None."""
-    columns: dict[str, Any] = dict.fromkeys(COLUMNS)
+def to_columns(value: mlpb.Value) -> tuple[Any, ...]:
+    """Gives what to put into `COLUMNS`; all but one are None."""
     field = value.WhichOneof("value")
+    if field == "string_value":
+        return (None, None, value.string_value, None, None)
+    if field == "int_value":
+        return (value.int_value, None, None, None, None)
+    if field == "double_value":
+        return (None, value.double_value, None, None, None)
+    if field == "bool_value":
+        return (None, None, None, None, value.bool_value)
     if field == "struct_value":
         packed = value.struct_value.SerializeToString(deterministic=True)
-        columns["string_value"] = _STRUCT_PREFIX + base64.b64encode(packed).decode()
-    elif field == "proto_value":
-        columns["proto_value"] = base64.b64encode(value.proto_value.SerializeToString(deterministic=True))
-    elif field is not None:
-        columns[field] = getattr(value, field)
-    return columns
+        return (None, None, _STRUCT_PREFIX + base64.b64encode(packed).decode(), None, None)
+    if field == "proto_value":
+        packed = value.proto_value.SerializeToString(deterministic=True)
+        return (None, None, None, base64.b64encode(packed), None)
+    return (None,) * len(COLUMNS)
 
 
 def from_columns(row: Any) -> mlpb.Value:
@@ -65,9 +71,8 @@ def fill(value: mlpb.Value, text: str | None, proto: bytes | None, boolean: bool
         value.proto_value.CopyFrom(any_pb2.Any.FromString(base64.b64decode(proto)))
 
 
-def unstorable(value: mlpb.Value) -> str:
-    """Says why a value would not come back as it is; "" if it does."""
-    field = value.WhichOneof("value")
+def unstorable(value: mlpb.Value, field: str) -> str:
+    """Says why a value, of which this field is set, would not come back as it is; "" if it does."""
     if field == "double_value" and math.isnan(value.double_value):
         return "NaN cannot be stored"  # SQLite makes NULL of it
     if field == "string_value" and value.string_value.startswith(_STRUCT_PREFIX):

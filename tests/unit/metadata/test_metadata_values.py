@@ -51,7 +51,7 @@ def connection() -> sa.Connection:
 
 
 def through_the_database(connection: sa.Connection, value: mlpb.Value) -> mlpb.Value:
-    row = {"artifact_id": 1, "name": "p", "is_custom_property": 0, **to_columns(value)}
+    row = {"artifact_id": 1, "name": "p", "is_custom_property": 0, **dict(zip(COLUMNS, to_columns(value), strict=True))}
     connection.execute(sa.insert(artifact_properties).values(row))
     found = connection.execute(sa.select(artifact_properties)).one()
     connection.rollback()
@@ -70,7 +70,7 @@ def through_the_database(connection: sa.Connection, value: mlpb.Value) -> mlpb.V
 @example(value=mlpb.Value(proto_value=any_pb2.Any()))
 @example(value=mlpb.Value(int_value=-(2**63)))
 def test_a_value_comes_back_as_it_is_or_is_refused(connection: sa.Connection, value: mlpb.Value) -> None:
-    if unstorable(value):
+    if unstorable(value, value.WhichOneof("value") or ""):
         return
     back = through_the_database(connection, value)
     assert back.WhichOneof("value") == value.WhichOneof("value")
@@ -85,12 +85,12 @@ def test_a_value_comes_back_as_it_is_or_is_refused(connection: sa.Connection, va
 def test_little_is_refused(value: mlpb.Value) -> None:
     kind = value.WhichOneof("value")
     odd = (kind == "double_value" and math.isnan(value.double_value)) or value.string_value.startswith(PREFIX)
-    assert bool(unstorable(value)) is odd
+    assert bool(unstorable(value, value.WhichOneof("value") or "")) is odd
 
 
 @given(value=values)
 def test_one_column_is_used(value: mlpb.Value) -> None:
-    columns = to_columns(value)
+    columns = dict(zip(COLUMNS, to_columns(value), strict=True))
     assert set(columns) == set(COLUMNS)
     assert sum(content is not None for content in columns.values()) == 1
 
@@ -105,5 +105,5 @@ def test_any_text_that_is_there_can_be_read(text: str) -> None:
 
 
 def test_no_value_is_no_value() -> None:
-    assert set(to_columns(mlpb.Value()).values()) == {None}
+    assert set(to_columns(mlpb.Value())) == {None}
     assert from_columns(SimpleNamespace(**dict.fromkeys(COLUMNS))) == mlpb.Value()

@@ -17,6 +17,7 @@ from mlmesh_metadata.typing_rules import put_type
 from mlmesh_metadata.wire import messages
 
 Handler = Callable[[Any, Any], Any]
+_QUICK_ITEMS = 25
 
 
 class KindRpcs:
@@ -57,6 +58,17 @@ class KindRpcs:
         return {
             f"Get{self._title}sByContext": self.get_nodes_by_context,
             f"GetContextsBy{self._title}": self.get_contexts_by_node,
+        }
+
+    def quick(self) -> dict[str, Callable[[Any], bool]]:
+        """Says which requests are answered by a few rows that an index finds, by the names of their RPCs."""
+        title = self._title
+        return {
+            f"Get{title}Type": lambda _: True,
+            f"Get{title}sByID": lambda request: len(getattr(request, f"{self._name}_ids")) <= _QUICK_ITEMS,
+            f"Get{title}sByType": _is_quick_page,
+            f"Get{title}s": _is_quick_page,
+            f"Get{title}ByTypeAndName": lambda _: True,
         }
 
     def put_type(self, request: Any, _: Any) -> Any:
@@ -201,6 +213,11 @@ class KindRpcs:
     @staticmethod
     def _response(rpc: str, **fields: Any) -> Any:
         return getattr(service, f"{rpc}Response")(**fields)
+
+
+def _is_quick_page(request: Any) -> bool:
+    options = _options(request)
+    return options is not None and options.max_result_size <= _QUICK_ITEMS and not options.filter_query
 
 
 def _options(request: Any) -> Any:

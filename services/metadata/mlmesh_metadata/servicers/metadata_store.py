@@ -1,8 +1,10 @@
 """ml_metadata.MetadataStoreService: proto to domain and back."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import grpc
+from mlmesh_kit.interceptor import QUICK
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc as service_grpc
@@ -11,7 +13,7 @@ from mlmesh_metadata.clock import now_ms
 from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, KINDS
 from mlmesh_metadata.links import put_event, put_membership, put_parent
 from mlmesh_metadata.publication import put_execution, put_lineage_subgraph
-from mlmesh_metadata.servicers.kind import KindRpcs
+from mlmesh_metadata.servicers.kind import Handler, KindRpcs
 from mlmesh_metadata.servicers.requests import check_counts
 from mlmesh_metadata.store import Session, Store
 from mlmesh_metadata.subgraph import get_graph, get_subgraph
@@ -35,6 +37,9 @@ class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
             handlers = rpcs.handlers() if kind is CONTEXT else {**rpcs.handlers(), **rpcs.member_handlers()}
             for name, handler in handlers.items():
                 setattr(self, name, handler)  # over the generated base class's, which answers UNIMPLEMENTED
+            if store.reads_at_once:
+                for name, quick in rpcs.quick().items():
+                    setattr(self, name, _marked(getattr(self, name), quick))
 
     def PutTypes(self, request: service.PutTypesRequest, context: grpc.ServicerContext) -> service.PutTypesResponse:
         check_counts(request, self._max_items, "artifact_types", "execution_types", "context_types")
@@ -186,3 +191,11 @@ class MetadataStoreServicer(service_grpc.MetadataStoreServiceServicer):
         with self._store.read() as session:
             graph = get_subgraph(session, request.lineage_subgraph_query_options, request.read_mask.paths)
         return messages(service.GetLineageSubgraphResponse, "lineage_subgraph", [sized(graph)])
+
+
+def _marked(handler: Handler, quick: Callable[[Any], bool]) -> Handler:
+    def marked(request: Any, context: Any) -> Any:
+        return handler(request, context)
+
+    setattr(marked, QUICK, quick)
+    return marked

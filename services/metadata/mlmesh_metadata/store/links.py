@@ -119,7 +119,7 @@ class LinkRows:
         query = _CROSSINGS.get((kind.name, wanted))
         if query is None:
             query = _CROSSINGS[kind.name, wanted] = _crossings_of(kind, wanted)
-        return [Crossing(*row) for row in query.rows(self._connection, ids)]
+        return [Crossing._make(row) for row in query.rows(self._connection, ids)]
 
     def _events(self, query: PreparedIn, ids: Iterable[int]) -> list[mlpb.Event]:
         found = {

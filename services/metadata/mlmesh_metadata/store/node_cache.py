@@ -1,7 +1,7 @@
 """Nodes as they were once read, encoded.
 
-A change of a node always moves its last_update_time_since_epoch, in MLMD as here, so a node that is stored with the time
-that the cache knows is the node that the cache knows: reading it costs its row, and neither its properties nor encoding.
+Any change of a node moves its last_update_time_since_epoch, in MLMD as here. So a node that is stored with the time
+that the cache knows is what the cache knows: reading it costs its row, and neither its properties nor encoding.
 """
 
 import threading

@@ -18,7 +18,6 @@ from mlmesh_metadata.values import fill, to_columns
 from mlmesh_metadata.wire import sized
 
 
-
 class Stamp(NamedTuple):
     """Says which node, as it was when.
 
@@ -44,13 +43,14 @@ class NodeRows:
         self._connection = connection
         self._types = types
         self._cache = cache
-        self._unwritten: dict[str, list[dict[str, Any]]] = {}
+        self._unwritten: dict[str, list[tuple[Any, ...]]] = {}
 
     def flush(self) -> None:
         """Writes properties that wait to be written together."""
         for name, rows in self._unwritten.items():
             if rows:
-                _BY_NAME[name].insert_property.run_each(self._connection, rows)
+                owned = _BY_NAME[name]
+                owned.insert_property.run_tuples(self._connection, owned.property_columns, rows)
         self._unwritten.clear()
 
     def insert(self, kind: Kind, node: Node, now: int) -> int:
@@ -201,9 +201,8 @@ class NodeRows:
         return self._connection.scalar(query)
 
     def _insert_properties(self, kind: Kind, node_id: int, node: Node) -> None:
-        owned = tables_of(kind)
         self._unwritten.setdefault(kind.name, []).extend(
-            {owned.key.name: node_id, "name": name, "is_custom_property": custom, **to_columns(value)}
+            (node_id, name, custom, *to_columns(value))
             for custom, properties in ((False, node.properties), (True, node.custom_properties))
             for name, value in properties.items()
         )

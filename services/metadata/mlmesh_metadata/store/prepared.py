@@ -4,6 +4,7 @@ SQLAlchemy writes the SQL, so that one description serves every database; runnin
 some ten times as long as SQLite needs for the work itself (see bench/bench_metadata.py).
 """
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 MAX_VALUES = 512
 """Values in one IN (...): far below every database's limit on parameters."""
+
+
+_NAMES = [f"in_{number}" for number in range(MAX_VALUES)]
 
 
 class Prepared:
@@ -40,8 +44,30 @@ class Prepared:
         """Runs a statement once for each row."""
         if not rows:
             return
-        sql, names = self._for(connection)
-        parameters = [tuple(row[name] for name in names) for row in rows] if names is not None else rows
+        names = self._for(connection)[1]
+        self._each(connection, [tuple(row[name] for name in names) for row in rows] if names is not None else rows)
+
+    def run_tuples(self, connection: sa.Connection, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Runs a statement once for each row.
+
+        Args:
+            connection: Of a transaction.
+            columns: What the tuples hold, in their order.
+            rows: The tuples.
+        """
+        if not rows:
+            return
+        names = self._for(connection)[1]
+        if names is None:
+            self._each(connection, [dict(zip(columns, row, strict=True)) for row in rows])
+        elif tuple(names) == columns:
+            self._each(connection, rows)
+        else:
+            pick = operator.itemgetter(*(columns.index(name) for name in names))
+            self._each(connection, [pick(row) for row in rows])
+
+    def _each(self, connection: sa.Connection, parameters: Sequence[Any]) -> None:
+        sql, _ = self._for(connection)
         cursor = connection.connection.cursor()
         try:
             cursor.executemany(sql, parameters)
@@ -106,12 +132,13 @@ class PreparedIn:
             # A few sizes serve all: the last value is repeated.
             size = 1 << (len(some) - 1).bit_length()
             some += some[-1:] * (size - len(some))
-            yield from self._of(size).rows(connection, {**{f"in_{n}": v for n, v in enumerate(some)}, **others})
+            others.update(zip(_NAMES[:size], some, strict=True))
+            yield from self._of(size).rows(connection, others)
 
     def _of(self, size: int) -> Prepared:
         known = self._sizes.get(size)
         if known is None:
-            known = Prepared(self._make([sa.bindparam(f"in_{number}") for number in range(size)]))
+            known = Prepared(self._make([sa.bindparam(name) for name in _NAMES[:size]]))
             self._sizes[size] = known
         return known
 

@@ -56,7 +56,12 @@ class KindTables:
     @cached_property
     def insert_property(self) -> Prepared:
         """Stores a property."""
-        return insert_of(self.properties, self.key.name, "name", "is_custom_property", *COLUMNS)
+        return insert_of(self.properties, *self.property_columns)
+
+    @cached_property
+    def property_columns(self) -> tuple[str, ...]:
+        """What `insert_property` stores."""
+        return (self.key.name, "name", "is_custom_property", *COLUMNS)
 
     @cached_property
     def by_ids(self) -> PreparedIn:

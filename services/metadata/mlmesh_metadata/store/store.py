@@ -42,6 +42,11 @@ class Store:
         self._nodes = NodeCache(node_cache_bytes)
         prepare(engine)
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a read waits neither for a network nor for a writer: SQLite with its write-ahead log."""
+        return self._engine.dialect.name == "sqlite"
+
     def write(self, change: Callable[[Session], T]) -> T:
         """Runs a change in one transaction; again when the database is busy, so it must have no other effects."""
 

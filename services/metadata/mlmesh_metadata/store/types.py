@@ -8,8 +8,36 @@ from google.protobuf import json_format
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.kinds import SIMPLE_TYPES, Kind, NodeType
-from mlmesh_metadata.store.rows import chunks
+from mlmesh_metadata.store.prepared import Prepared, PreparedIn
 from mlmesh_metadata.tables import parent_types, type_properties, types
+
+_COLUMNS = (
+    types.c.id,
+    types.c.name,
+    types.c.version,
+    types.c.description,
+    types.c.input_type,
+    types.c.output_type,
+    types.c.external_id,
+)
+_OF_KIND = sa.select(*_COLUMNS).where(types.c.type_kind == sa.bindparam("kind")).order_by(types.c.id)
+_NAMED = _OF_KIND.where(types.c.name == sa.bindparam("name"))
+_BY_VERSION = Prepared(_NAMED.where(types.c.version == sa.bindparam("version")))
+_WITHOUT_VERSION = Prepared(_NAMED.where(types.c.version.is_(None)))
+_BY_IDS = PreparedIn(lambda values: _OF_KIND.where(types.c.id.in_(values)))
+_BY_EXTERNAL_IDS = PreparedIn(lambda values: _OF_KIND.where(types.c.external_id.in_(values)))
+_PROPERTIES_OF = PreparedIn(
+    lambda values: sa.select(type_properties.c.type_id, type_properties.c.name, type_properties.c.data_type).where(
+        type_properties.c.type_id.in_(values)
+    )
+)
+_BASES_OF = PreparedIn(
+    lambda values: (
+        sa.select(parent_types.c.type_id, types.c.name)
+        .join(types, types.c.id == parent_types.c.parent_type_id)
+        .where(parent_types.c.type_id.in_(values))
+    )
+)
 
 TypeCache: TypeAlias = dict[tuple[str, int], NodeType]
 """By name of the kind and id."""
@@ -66,22 +94,22 @@ class TypeRows:
 
     def find(self, kind: Kind, name: str, version: str = "") -> NodeType | None:
         """Gives the type of a name and version ("": the one without)."""
-        same_version = types.c.version == version if version else types.c.version.is_(None)
-        found = self._load(kind, types.c.name == name, same_version)
+        query = _BY_VERSION if version else _WITHOUT_VERSION
+        found = self._made(kind, query.rows(self._connection, {"kind": kind.number, "name": name, "version": version}))
         return found[0] if found else None
 
     def all(self, kind: Kind) -> list[NodeType]:
         """Gives the types that users put, by id; MLMD's simple types are not theirs."""
-        return self._load(kind, types.c.name.not_in(SIMPLE_TYPES))
+        query = sa.select(*_COLUMNS).where(types.c.type_kind == kind.number, types.c.name.not_in(SIMPLE_TYPES))
+        return self._made(kind, self._connection.execute(query.order_by(types.c.id)).all())
 
     def by_ids(self, kind: Kind, ids: Iterable[int]) -> dict[int, NodeType]:
         """Gives those that exist, as they are now."""
         found: dict[int, NodeType] = {}
-        for some in chunks(sorted(set(ids))):
-            for one in self._load(kind, types.c.id.in_(some)):
-                found[one.id] = one
-                if one.id not in self.changed:
-                    self._cache[kind.name, one.id] = one
+        for one in self._made(kind, _BY_IDS.rows(self._connection, sorted(set(ids)), kind=kind.number)):
+            found[one.id] = one
+            if one.id not in self.changed:
+                self._cache[kind.name, one.id] = one
         return found
 
     def known(self, kind: Kind, ids: Iterable[int]) -> dict[int, NodeType]:
@@ -97,37 +125,33 @@ class TypeRows:
 
     def by_external_ids(self, kind: Kind, external_ids: Sequence[str]) -> list[NodeType]:
         """Gives those that exist, by id."""
-        found = [t for some in chunks(external_ids) for t in self._load(kind, types.c.external_id.in_(some))]
-        return sorted(found, key=lambda found: found.id)
+        rows = _BY_EXTERNAL_IDS.rows(self._connection, external_ids, kind=kind.number)
+        return self._made(kind, {row[0]: row for _, row in sorted((row[0], row) for row in rows)}.values())
 
     def external_id_taken(self, external_id: str) -> bool:
         """Whether a type, of any kind, has it."""
         return self._connection.scalar(sa.select(types.c.id).where(types.c.external_id == external_id)) is not None
 
-    def _load(self, kind: Kind, *conditions: sa.ColumnElement[bool]) -> list[NodeType]:
-        query = sa.select(types).where(types.c.type_kind == kind.number, *conditions).order_by(types.c.id)
+    def _made(self, kind: Kind, rows: Iterable[Any]) -> list[NodeType]:
+        """Makes types of rows that hold `_COLUMNS`, in their order."""
         found: dict[int, NodeType] = {}
-        for row in self._connection.execute(query):
-            made = kind.type_message(id=row.id, name=row.name)
-            for field in ("version", "description", "external_id"):
-                if getattr(row, field) is not None:
-                    setattr(made, field, getattr(row, field))
-            if isinstance(made, mlpb.ExecutionType):
-                for field in ("input_type", "output_type"):
-                    if getattr(row, field):
-                        json_format.Parse(getattr(row, field), getattr(made, field))
-            found[row.id] = made
-        numbers = {name: number for number, name in kind.bases}
-        for some in chunks(list(found)):
-            properties = sa.select(type_properties).where(type_properties.c.type_id.in_(some))
-            for row in self._connection.execute(properties):
-                found[row.type_id].properties[row.name] = row.data_type
-            if not numbers:
-                continue
-            base = sa.select(parent_types.c.type_id, types.c.name).join(
-                types, types.c.id == parent_types.c.parent_type_id
+        for type_id, name, version, description, input_type, output_type, external_id in rows:
+            # A column that is NULL leaves its field unset.
+            made = kind.type_message(
+                id=type_id, name=name, version=version, description=description, external_id=external_id
             )
-            for row in self._connection.execute(base.where(parent_types.c.type_id.in_(some))):
-                if row.name in numbers:
-                    found[row.type_id].base_type = numbers[row.name]  # type: ignore[assignment]
+            if isinstance(made, mlpb.ExecutionType):
+                if input_type:
+                    json_format.Parse(input_type, made.input_type)
+                if output_type:
+                    json_format.Parse(output_type, made.output_type)
+            found[type_id] = made
+        if found:
+            for type_id, name, data_type in _PROPERTIES_OF.rows(self._connection, found):
+                found[type_id].properties[name] = data_type
+            numbers = {name: number for number, name in kind.bases}
+            if numbers:
+                for type_id, name in _BASES_OF.rows(self._connection, found):
+                    if name in numbers:
+                        found[type_id].base_type = numbers[name]  # type: ignore[assignment]
         return list(found.values())
