@@ -6,7 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import experiments, lineage, mesh, runs, serving
+from mlmesh.cli import experiments, mesh, runs, serving
+from mlmesh.cli.lineage_group import group as lineage_group
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "The mesh": (mesh.up, mesh.down, mesh.status, mesh.logs, mesh.doctor, mesh.render),
@@ -16,7 +17,6 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         experiments.tune,
         serving.deploy,
         serving.predict,
-        lineage.lineage,
     ),
 }
 
@@ -57,3 +57,4 @@ app = typer.Typer(
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(lineage_group, name="lineage", rich_help_panel="What runs on it")

@@ -1,4 +1,4 @@
-"""The command for lineage."""
+"""`mlmesh lineage ARTIFACT`: where an artifact comes from."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -18,12 +18,12 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
-def lineage(
+def show(
     artifact: Annotated[str, typer.Argument(help="Id, URI or name of an artifact; mlmesh runs RUN_ID shows ids")],
     direction: Annotated[
         Direction, typer.Option("--direction", "-d", help="How it came to be, or what was made of it")
     ] = Direction.UPSTREAM,
-    depth: Annotated[int, typer.Option(min=1, max=100, help="How many executions away to look")] = 20,
+    depth: Annotated[int, typer.Option(min=1, max=10_000, help="How many executions away to look")] = 20,
     kind: Annotated[str, typer.Option("--type", help="Type of the artifact, where several have the name")] = "",
     ingress: IngressUrl = None,
     data_dir: DataDir = None,
@@ -59,4 +59,4 @@ def lineage(
         for tree in trees:
             console().print(tree)
         if graph.truncated:
-            console().print(f"there is more beyond; go further with: --depth {min(100, depth * 2)}", style="dim")
+            console().print(f"there is more beyond; go further with: --depth {min(10_000, depth * 2)}", style="dim")

@@ -9,8 +9,7 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind, Node
 from mlmesh_metadata.store import Session
 
-DEFAULT_DEPTH = 20
-MAX_DEPTH = 100
+MAX_DEPTH = 10_000
 MAX_NODES = 10_000
 
 
@@ -58,10 +57,10 @@ def query_lineage(session: Session, start: Start, *, upstream: bool, downstream:
         start: Where it begins.
         upstream: Through the executions that made an artifact, to what they used.
         downstream: Through the executions that used an artifact, to what they made.
-        max_depth: How many executions away at most; 0: 20.
+        max_depth: How many executions away at most; 0: to the end.
 
     Raises:
-        InvalidArgument: No start is said, or a depth past 100.
+        InvalidArgument: No start is said, or a depth past 10,000.
         NotFound: No such artifact.
     """
     if not 0 <= max_depth <= MAX_DEPTH:
@@ -73,7 +72,7 @@ def query_lineage(session: Session, start: Start, *, upstream: bool, downstream:
         if wanted:
             # Each way has its own memory of where it was: in a cycle, what one has passed the other must still follow.
             walked = {(ARTIFACT.name, found.artifact_id): 0}
-            found.truncated |= _walk(session, found.artifact_id, max_depth or DEFAULT_DEPTH, into_made, walked, events)
+            found.truncated |= _walk(session, found.artifact_id, max_depth or MAX_DEPTH, into_made, walked, events)
             for node, depth in walked.items():
                 depths[node] = min(depth, depths.get(node, depth))
     found.events = [

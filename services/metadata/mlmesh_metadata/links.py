@@ -4,6 +4,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION
+from mlmesh_metadata.marks import inherit_marks
 from mlmesh_metadata.store import Session
 
 
@@ -32,6 +33,7 @@ def put_event(session: Session, event: mlpb.Event, now: int, field: str) -> None
         if step.WhichOneof("value") is None:
             raise InvalidArgument("must have an index or a key", field=f"{field}.path.steps[{index}]")
     session.links.insert_event(event, now)
+    inherit_marks(session, event, now)
 
 
 def put_membership(session: Session, link: mlpb.Attribution | mlpb.Association, field: str) -> None:

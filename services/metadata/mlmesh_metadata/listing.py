@@ -53,6 +53,7 @@ def list_page(
     *,
     type_id: int | None = None,
     context_id: int | None = None,
+    where: tuple[str, str] = ("options.filter_query", "options.next_page_token"),
 ) -> Page:
     """Says which nodes are on a page.
 
@@ -62,6 +63,7 @@ def list_page(
         options: As the client wrote them; None: all nodes by id, in one page.
         type_id: Only of this type.
         context_id: Only members of this context.
+        where: The request's fields with the filter_query and with the page token.
 
     Raises:
         InvalidArgument: A size that is not positive, an unknown order, a token that is not ours.
@@ -70,7 +72,7 @@ def list_page(
     if options is None:
         found = session.listing.page(kind, Order("id", True), None, type_id=type_id, context_id=context_id)
         return Page([stamp for _, stamp in found])
-    wanted = parse_filter(options.filter_query, kind) if options.filter_query else None
+    wanted = parse_filter(options.filter_query, kind, where[0]) if options.filter_query else None
     if options.max_result_size <= 0:
         message = (
             f"is required to be greater than 0 and less than or equal to {MAX_PAGE}, not {options.max_result_size}"
@@ -81,7 +83,7 @@ def list_page(
         raise InvalidArgument("must be CREATE_TIME, LAST_UPDATE_TIME or ID", field="options.order_by_field.field")
     order = Order(_COLUMNS[options.order_by_field.field], options.order_by_field.is_asc)
     query = [kind.name, order.column, order.ascending, type_id, context_id, options.filter_query]
-    after = _position(options.next_page_token, query)
+    after = _position(options.next_page_token, query, where[1])
     found = session.listing.page(kind, order, size + 1, after, type_id=type_id, context_id=context_id, wanted=wanted)
     token = ""
     if len(found) > size:
@@ -90,9 +92,8 @@ def list_page(
     return Page([stamp for _, stamp in found[:size]], token)
 
 
-def _position(token: str, query: list[object]) -> tuple[int, int] | None:
+def _position(token: str, query: list[object], field: str) -> tuple[int, int] | None:
     """Reads a token; a client can make up one whose content is anything."""
-    field = "options.next_page_token"
     position = decode_page_token(token, query, field=field)
     if position is None and not token:
         return None

@@ -6,6 +6,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 
 from mlmesh_metadata.checks import check_name, check_properties
 from mlmesh_metadata.kinds import Kind, Node
+from mlmesh_metadata.reserved import keep_reserved
 from mlmesh_metadata.store import Session
 
 _TIMES = ("create_time_since_epoch", "last_update_time_since_epoch")
@@ -60,7 +61,7 @@ def put_node(
             f"abort_if_latest_updated_time_changed is set, and the stored {kind.name} {given.id} was changed at "
             f"{stored.last_update_time_since_epoch}, not at {given.last_update_time_since_epoch}"
         )
-    wanted = _masked(stored, given, mask) if mask else given
+    wanted = keep_reserved(stored, _masked(stored, given, mask) if mask else given)
     # Clients compare this time to see changes, so it moves even within one millisecond.
     at = max(now, stored.last_update_time_since_epoch + 1)
     if _same(stored, wanted):
@@ -77,8 +78,9 @@ def _create(session: Session, kind: Kind, given: Node, now: int, field: str) -> 
         raise InvalidArgument("Type id is missing.", field=f"{field}.type_id")
     if kind.name_required and not given.name:
         raise InvalidArgument(f"{kind.name.capitalize()} name should not be empty", field=f"{field}.name")
-    _check(session, kind, given, given.type_id, field)
-    return session.nodes.insert(kind, given, now)
+    wanted = keep_reserved(None, given)
+    _check(session, kind, wanted, wanted.type_id, field)
+    return session.nodes.insert(kind, wanted, now)
 
 
 def _check(session: Session, kind: Kind, node: Node, type_id: int, field: str) -> None:

@@ -78,3 +78,28 @@ def unstorable(value: mlpb.Value, field: str) -> str:
     if field == "string_value" and value.string_value.startswith(_STRUCT_PREFIX):
         return f"text that begins with {_STRUCT_PREFIX!r} cannot be stored: ML Metadata marks structs so"
     return ""
+
+
+def plain(value: mlpb.Value) -> Any:
+    """Gives a value as JSON has it; what JSON has not (packed messages, infinities) as text."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "struct_value":
+        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
+    if kind == "proto_value":
+        return value.proto_value.type_url
+    return _finite(getattr(value, kind))
+
+
+def _plain_member(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_plain_member(member) for member in value.list_value.values]
+    return None if kind in {None, "null_value"} else _finite(getattr(value, str(kind)))
+
+
+def _finite(plain: Any) -> Any:
+    return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain

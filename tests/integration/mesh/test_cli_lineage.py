@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -50,3 +52,51 @@ def test_an_unknown_artifact(mlmesh: Command) -> None:
         done = mlmesh("lineage", artifact)
         assert done.returncode == 1 and "not found" in done.stderr and "mlmesh runs RUN_ID" in done.stderr
     assert mlmesh("lineage", "1", "--depth", "0").returncode == 2
+
+
+def test_artifacts_of_a_type_and_what_differs(mlmesh: Command, artifacts: dict[str, str]) -> None:
+    listed = json.loads(mlmesh("lineage", "list", "system.Dataset", "--json").stdout)["artifacts"]
+    assert {artifacts["made"], artifacts["counted"]} <= {node["id"] for node in listed}
+    done = mlmesh("lineage", "compare", artifacts["made"], artifacts["counted"])
+    assert done.returncode == 0 and "uri" in done.stdout and "executions" in done.stdout, done.stderr
+    same = mlmesh("lineage", "compare", artifacts["made"], artifacts["made"])
+    assert same.returncode == 0 and "nothing differs" in same.stdout
+
+
+def test_the_graph_of_a_run(mlmesh: Command, ended_run: dict[str, Any], tmp_path: Path) -> None:
+    done = mlmesh("lineage", "graph", ended_run["run_id"], "--type", "system.PipelineRun")
+    assert done.returncode == 0, done.stderr
+    assert "uses  made" in done.stdout and "makes counted" in done.stdout
+    target = tmp_path / "run.svg"
+    assert mlmesh("lineage", "graph", ended_run["run_id"], "-f", "svg", "-o", str(target)).returncode == 0
+    assert "count" in "".join(ElementTree.parse(target).getroot().itertext())
+    assert mlmesh("lineage", "graph", ended_run["run_id"], "-f", "dot").stdout.startswith("digraph")
+    assert mlmesh("lineage", "graph", "no-such-run").returncode == 1
+
+
+def test_what_has_been_run_before(mlmesh: Command, artifacts: dict[str, str]) -> None:
+    hit = mlmesh("lineage", "seen", "system.ContainerExecution", "-i", artifacts["made"], "-p", "task_name=count")
+    assert hit.returncode == 0 and "yes" in hit.stdout, hit.stdout + hit.stderr
+    miss = mlmesh("lineage", "seen", "system.ContainerExecution", "-i", artifacts["made"], "-p", "task_name=other")
+    assert miss.returncode == 1 and "PROPERTY_DIFFERS task_name" in miss.stdout
+    assert mlmesh("lineage", "seen", "x", "-p", "no-equals-sign").returncode == 2
+
+
+def test_contexts_are_recorded_and_found(mlmesh: Command, artifacts: dict[str, str]) -> None:
+    done = mlmesh(
+        "lineage", "record", "Change", "c-1", "--owner", "ann", "--commit", "abcdef12", "--artifact", artifacts["made"]
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(mlmesh("lineage", "contexts", "--commit", "abcd", "--json").stdout)["contexts"]
+    assert [node["name"] for node in found] == ["c-1"] and found[0]["properties"]["owner"] == "ann"
+    assert "c-1" in mlmesh("lineage", "contexts", "--owner", "ann").stdout
+
+
+def test_marked_and_unmarked(mlmesh: Command, artifacts: dict[str, str]) -> None:
+    tried = mlmesh("lineage", "mark", artifacts["made"], "--reason", "bad labels", "--dry-run")
+    assert "would mark 2 artifacts and 1 execution" in tried.stdout, tried.stderr
+    mark = json.loads(mlmesh("lineage", "mark", artifacts["made"], "--reason", "bad labels", "--json").stdout)
+    assert "bad: bad labels" in mlmesh("lineage", "list", "system.Dataset").stdout
+    assert "bad labels" in mlmesh("lineage", "marks").stdout
+    assert mlmesh("lineage", "unmark", mark["name"].removeprefix("marks/")).returncode == 0
+    assert "bad labels" not in mlmesh("lineage", "list", "system.Dataset").stdout

@@ -1,13 +1,12 @@
 """Nodes and properties as the lineage service shows them."""
 
-import math
-from typing import Any
-
-from google.protobuf import struct_pb2
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.mlmesh.metadata.v1 import graph_pb2
 
-from mlmesh_metadata.kinds import Kind, Node
+from mlmesh_metadata.comparison import path_of
+from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, INPUTS, Kind, Node
+from mlmesh_metadata.store import Session
+from mlmesh_metadata.values import plain
 
 
 def node_message(kind: Kind, node: Node, depth: int = 0) -> graph_pb2.Node:
@@ -27,30 +26,24 @@ def node_message(kind: Kind, node: Node, depth: int = 0) -> graph_pb2.Node:
         made.state = mlpb.Execution.State.Name(node.last_known_state) if node.HasField("last_known_state") else ""
     for properties in (node.properties, node.custom_properties):
         for name, value in properties.items():
-            made.properties[name] = _plain(value)
+            made.properties[name] = plain(value)
     return made
 
 
-def _plain(value: mlpb.Value) -> Any:
-    """Gives a value as JSON has it; what JSON has not (packed messages, infinities) as text."""
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    if kind == "struct_value":
-        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
-    if kind == "proto_value":
-        return value.proto_value.type_url
-    return _finite(getattr(value, kind))
+def edge_message(event: mlpb.Event) -> graph_pb2.Edge:
+    """Gives an event as the lineage service shows it."""
+    return graph_pb2.Edge(
+        type="INPUT" if event.type in INPUTS else "OUTPUT",
+        artifact_id=event.artifact_id,
+        execution_id=event.execution_id,
+        path=path_of(event),
+    )
 
 
-def _plain_member(value: struct_pb2.Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return {name: _plain_member(member) for name, member in value.struct_value.fields.items()}
-    if kind == "list_value":
-        return [_plain_member(member) for member in value.list_value.values]
-    return None if kind in {None, "null_value"} else _finite(getattr(value, str(kind)))
-
-
-def _finite(plain: Any) -> Any:
-    return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
+def decorated(session: Session, nodes: list[graph_pb2.Node]) -> list[graph_pb2.Node]:
+    """Adds to nodes the marks that stand on them."""
+    for kind in (ARTIFACT, EXECUTION):
+        shown = {node.id: node for node in nodes if node.kind == kind.name}
+        for note in session.marks.notes(kind, list(shown)):
+            shown[note.node_id].marks.add(mark=f"marks/{note.mark_id}", reason=note.reason, origin=note.origin)
+    return nodes

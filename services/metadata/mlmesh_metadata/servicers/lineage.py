@@ -4,12 +4,12 @@ import grpc
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
 
-from mlmesh_metadata.kinds import ARTIFACT, INPUTS
+from mlmesh_metadata.indexer import Indexer
+from mlmesh_metadata.kinds import ARTIFACT
 from mlmesh_metadata.lineage import Start, query_lineage
-from mlmesh_metadata.servicers.answers import node_message
+from mlmesh_metadata.servicers.answers import decorated, edge_message, node_message
 from mlmesh_metadata.servicers.marks import MarkRpcs
 from mlmesh_metadata.servicers.questions import QuestionRpcs
-from mlmesh_metadata.servicers.retention import RetentionRpcs
 from mlmesh_metadata.servicers.search import SearchRpcs
 from mlmesh_metadata.store import Store
 
@@ -21,11 +21,12 @@ _UPSTREAM = {
 _DOWNSTREAM = {lineage_pb2.DIRECTION_DOWNSTREAM, lineage_pb2.DIRECTION_BOTH}
 
 
-class LineageServicer(QuestionRpcs, SearchRpcs, MarkRpcs, RetentionRpcs, lineage_pb2_grpc.LineageServiceServicer):
+class LineageServicer(QuestionRpcs, SearchRpcs, MarkRpcs, lineage_pb2_grpc.LineageServiceServicer):
     """Answers where artifacts come from; the bases have the RPCs of one subject each."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, indexer: Indexer) -> None:
         self._store = store
+        self._indexer = indexer
 
     def QueryLineage(
         self, request: lineage_pb2.QueryLineageRequest, context: grpc.ServicerContext
@@ -41,17 +42,11 @@ class LineageServicer(QuestionRpcs, SearchRpcs, MarkRpcs, RetentionRpcs, lineage
                 downstream=request.direction in _DOWNSTREAM,
                 max_depth=request.max_depth,
             )
-        response = lineage_pb2.QueryLineageResponse(artifact_id=found.artifact_id, truncated=found.truncated)
-        for kind, node, depth in found.nodes:
-            response.nodes.append(node_message(kind, node, depth))
-        for event in found.events:
-            path = ".".join(step.key if step.HasField("key") else str(step.index) for step in event.path.steps)
-            response.edges.add(
-                type="INPUT" if event.type in INPUTS else "OUTPUT",
-                artifact_id=event.artifact_id,
-                execution_id=event.execution_id,
-                path=path,
-            )
+            nodes = decorated(session, [node_message(kind, node, depth) for kind, node, depth in found.nodes])
+        response = lineage_pb2.QueryLineageResponse(
+            artifact_id=found.artifact_id, nodes=nodes, truncated=found.truncated
+        )
+        response.edges.extend(edge_message(event) for event in found.events)
         for kind, node_id, context_id in found.memberships:
             if kind is ARTIFACT:
                 response.edges.add(type="ATTRIBUTION", artifact_id=node_id, context_id=context_id)

@@ -1,7 +1,7 @@
 """Artifacts, executions and contexts."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from mlmesh_kit.errors import AlreadyExists
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata import tables
-from mlmesh_metadata.kinds import ARTIFACT, KINDS, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, INPUTS, KINDS, Kind, Node
 from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.prepared import PreparedIn
 from mlmesh_metadata.store.rows import tables_of
@@ -199,6 +199,33 @@ class NodeRows:
             typed = sa.select(tables.types.c.id).where(tables.types.c.name == type_name)
             query = query.where(tables.artifacts.c.type_id.in_(typed))
         return self._connection.scalar(query)
+
+    def newest_context(self, name: str, type_name: str = "") -> int | None:
+        """Gives the id of the newest context of this name and type; "" is any type."""
+        table = tables.contexts
+        query = sa.select(table.c.id).where(table.c.name == name).order_by(table.c.id.desc()).limit(1)
+        typed = sa.select(tables.types.c.id)
+        if type_name:
+            typed = typed.where(tables.types.c.name == type_name)
+        # By type even where any will do: the index on names begins with the type.
+        return self._connection.scalar(query.where(table.c.type_id.in_(typed)))
+
+    def newest_executions(self, type_id: int, inputs: Collection[int] | None, limit: int) -> list[int]:
+        """Gives ids of executions of a type, the newest first.
+
+        Args:
+            type_id: Theirs.
+            inputs: Only those that used one of these artifacts; None: all.
+            limit: How many at most.
+        """
+        table = tables.executions
+        query = sa.select(table.c.id).where(table.c.type_id == type_id)
+        if inputs is not None:
+            used = sa.select(tables.events.c.execution_id).where(
+                tables.events.c.artifact_id.in_(sorted(inputs)), tables.events.c.type.in_(sorted(INPUTS))
+            )
+            query = query.where(table.c.id.in_(used))
+        return list(self._connection.scalars(query.order_by(table.c.id.desc()).limit(limit)))
 
     def _insert_properties(self, kind: Kind, node_id: int, node: Node) -> None:
         self._unwritten.setdefault(kind.name, []).extend(

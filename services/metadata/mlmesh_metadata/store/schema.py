@@ -1,7 +1,7 @@
 """Makes the tables in an empty database, and checks that those of another are ours to use."""
 
 import sqlalchemy as sa
-from mlmesh_kit.database import exclusively
+from mlmesh_kit.database import exclusively, migrate
 from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_metadata import tables
@@ -9,7 +9,7 @@ from mlmesh_metadata.kinds import ARTIFACT, EXECUTION
 
 
 def prepare(engine: sa.Engine) -> None:
-    """Makes MLMD's tables and its simple types where there are none yet; adds our indexes.
+    """Makes MLMD's tables and its simple types where there are none yet; adds our indexes and tables.
 
     Replicas that start at once on one database wait for one another.
 
@@ -47,6 +47,7 @@ def prepare(engine: sa.Engine) -> None:
 
     with engine.connect() as connection, exclusively(connection, "mlmesh_metadata"), connection.begin():
         make(connection)
+    migrate(engine, "mlmesh_metadata")
 
 
 def _stored_name(connection: sa.Connection, table: sa.Table | None) -> str:

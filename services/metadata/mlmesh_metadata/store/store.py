@@ -9,6 +9,7 @@ from mlmesh_kit.database import read, run_transaction
 
 from mlmesh_metadata.store.links import LinkRows
 from mlmesh_metadata.store.listing import Listing
+from mlmesh_metadata.store.marks import MarkRows
 from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.nodes import NodeRows
 from mlmesh_metadata.store.schema import prepare
@@ -26,6 +27,7 @@ class Session:
         self.nodes = NodeRows(connection, self.types, nodes)
         self.links = LinkRows(connection)
         self.listing = Listing(connection)
+        self.marks = MarkRows(connection)
 
 
 class Store:
