@@ -7,7 +7,7 @@ PYPROJECTS := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.to
 MEMBERS := protos kit mesh services/pipeline services/katib-suggestion services/metadata services/serving-router services/profile
 
 .DEFAULT_GOAL := help
-.PHONY: help install clients demo test up down lint format protos render bench wheels lock clean
+.PHONY: help install clients demo test up down lint format protos render bench bench-metadata wheels lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ render: install protos ## Write Envoy's, Istio's and Knative's files from deploy
 
 bench: install clients ## Measure ourselves beside our peers
 	$(BIN)/python -m bench
+
+bench-metadata: install clients ## Measure the metadata service beside ML Metadata
+	$(BIN)/python -m bench metadata
 
 wheels: install ## Build a wheel of each distribution into dist/
 	for member in . $(MEMBERS); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$member || exit 1; done

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.errors import InvalidArgument, ResourceExhausted
 from mlmesh_kit.paging import decode_page_token, encode_page_token
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
@@ -12,6 +12,8 @@ from mlmesh_metadata.store import Session, Stamp
 from mlmesh_metadata.store.listing import Order
 
 MAX_PAGE = 100
+MAX_UNPAGED = 100_000
+"""Nodes in the answer to a request without options, which asks for all there are."""
 _INT64 = 2**63
 _COLUMNS = {
     mlpb.ListOperationOptions.OrderByField.CREATE_TIME: "create_time_since_epoch",
@@ -68,9 +70,14 @@ def list_page(
     Raises:
         InvalidArgument: A size that is not positive, an unknown order, a token that is not ours.
         InvalidArgument: A filter_query that is no condition on such nodes.
+        ResourceExhausted: Without options: more than 100,000 nodes.
     """
     if options is None:
-        found = session.listing.page(kind, Order("id", True), None, type_id=type_id, context_id=context_id)
+        found = session.listing.page(kind, Order("id", True), MAX_UNPAGED + 1, type_id=type_id, context_id=context_id)
+        if len(found) > MAX_UNPAGED:
+            raise ResourceExhausted(
+                f"there are more than {MAX_UNPAGED} {kind.name}s: read them in pages, with options.max_result_size"
+            )
         return Page([stamp for _, stamp in found])
     wanted = parse_filter(options.filter_query, kind, where[0]) if options.filter_query else None
     if options.max_result_size <= 0:

@@ -12,7 +12,7 @@ from mlmesh_metadata import tables
 from mlmesh_metadata.kinds import ARTIFACT, INPUTS, KINDS, Kind, Node
 from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.prepared import PreparedIn
-from mlmesh_metadata.store.rows import tables_of
+from mlmesh_metadata.store.rows import chunks, tables_of
 from mlmesh_metadata.store.types import TypeRows
 from mlmesh_metadata.values import fill, to_columns
 from mlmesh_metadata.wire import sized
@@ -163,8 +163,8 @@ class NodeRows:
         cache, name = self._cache, kind.name
         found = {stamp.id: cache.get(name, stamp.id, stamp.updated) for stamp in stamps}
         missing = [node_id for node_id, encoded in found.items() if encoded is None]
-        if missing:
-            for node in self.by_ids(kind, missing):
+        for some in chunks(missing):  # not all at once: decoded, a node takes ten times the memory
+            for node in self.by_ids(kind, some):
                 encoded = sized(node.SerializeToString())
                 cache.put(name, node.id, node.last_update_time_since_epoch, encoded)
                 found[node.id] = encoded

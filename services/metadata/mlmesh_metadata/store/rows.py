@@ -14,7 +14,7 @@ from mlmesh_metadata.values import COLUMNS
 
 T = TypeVar("T")
 
-CHUNK = 500
+CHUNK = 512
 """Values in one IN (...): far below every database's limit on parameters."""
 
 
