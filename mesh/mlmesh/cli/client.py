@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
@@ -115,6 +115,16 @@ class Ingress:
                 yield from answer.iter_lines()
         except httpx.HTTPError as error:
             raise self._unanswered(error) from error
+
+    def upload(self, path: str, content: BinaryIO, **query: Any) -> Any:
+        """Sends a file as it is read, and reads the JSON that comes back.
+
+        Raises:
+            IngressError: There was no answer, or it was an error.
+        """
+        headers = {"Content-Type": "application/x-ndjson"}
+        timeout = httpx.Timeout(None, connect=5)
+        return self._call("POST", path, params=query, content=content, headers=headers, timeout=timeout)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import lineage, lineage_marks, lineage_questions
+from mlmesh.cli import lineage, lineage_exchange, lineage_marks, lineage_questions
 
 _DEFAULT = "show"
 
@@ -39,3 +39,5 @@ group.command("record")(lineage_questions.record)
 group.command("mark")(lineage_marks.mark)
 group.command("marks")(lineage_marks.marks)
 group.command("unmark")(lineage_marks.unmark)
+group.command("export")(lineage_exchange.export)
+group.command("import")(lineage_exchange.take)

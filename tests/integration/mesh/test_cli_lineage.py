@@ -100,3 +100,28 @@ def test_marked_and_unmarked(mlmesh: Command, artifacts: dict[str, str]) -> None
     assert "bad labels" in mlmesh("lineage", "marks").stdout
     assert mlmesh("lineage", "unmark", mark["name"].removeprefix("marks/")).returncode == 0
     assert "bad labels" not in mlmesh("lineage", "list", "system.Dataset").stdout
+
+
+def test_exported_and_imported_again(mlmesh: Command, artifacts: dict[str, str], tmp_path: Path) -> None:
+    target = tmp_path / "all.jsonl"
+    done = mlmesh("lineage", "export", "-o", str(target))
+    assert done.returncode == 0 and len(target.read_text().splitlines()) > len(artifacts), done.stderr
+    again = json.loads(mlmesh("lineage", "import", str(target), "--json").stdout)
+    assert again["complete"] and not sum(again["created"].values()), again
+    target.write_text("{}\n")
+    refused = mlmesh("lineage", "import", str(target))
+    assert refused.returncode == 1 and "line 1" in refused.stderr
+    events = mlmesh("lineage", "export", "--format", "openlineage").stdout.splitlines()
+    assert {json.loads(line)["eventType"] for line in events} <= {
+        "COMPLETE",
+        "START",
+        "RUNNING",
+        "FAIL",
+        "ABORT",
+        "OTHER",
+    }
+
+
+def test_found_by_words(mlmesh: Command, ended_run: dict[str, Any]) -> None:
+    done = mlmesh("lineage", "search", ended_run["run_id"], "--kind", "context", "--json")
+    assert ended_run["run_id"] in {node["name"] for node in json.loads(done.stdout)["nodes"]}, done.stderr
