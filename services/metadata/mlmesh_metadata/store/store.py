@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from mlmesh_kit.database import read, run_transaction
+from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_metadata.store.links import LinkRows
 from mlmesh_metadata.store.listing import Listing
@@ -16,6 +17,9 @@ from mlmesh_metadata.store.schema import prepare
 from mlmesh_metadata.store.types import TypeCache, TypeRows
 
 T = TypeVar("T")
+
+_NO_NUMBER = "can not be used with MySQL"
+"""What MySQL's driver says of infinity."""
 
 
 class Session:
@@ -50,7 +54,11 @@ class Store:
         return self._engine.dialect.name == "sqlite"
 
     def write(self, change: Callable[[Session], T]) -> T:
-        """Runs a change in one transaction; again when the database is busy, so it must have no other effects."""
+        """Runs a change in one transaction; again when the database is busy, so it must have no other effects.
+
+        Raises:
+            InvalidArgument: The change holds a value that this database cannot store.
+        """
 
         changed: set[int] = set()
 
@@ -61,7 +69,14 @@ class Store:
             changed.update(session.types.changed)
             return result
 
-        result = run_transaction(self._engine, run)
+        try:
+            result = run_transaction(self._engine, run)
+        except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
+            if isinstance(error, sa.exc.ProgrammingError) and _NO_NUMBER not in str(error.orig):
+                raise
+            # NUL in text is nothing for PostgreSQL, and infinity nothing for MariaDB.
+            message = f"holds a value that {self._engine.dialect.name} cannot store; nothing was stored"
+            raise InvalidArgument(message, field="request") from error
         if changed:
             for key in [key for key in self._cache if key[1] in changed]:
                 self._cache.pop(key, None)
