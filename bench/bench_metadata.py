@@ -1,11 +1,12 @@
 """ML Metadata 1.17.1 in process on a SQLite file, beside our server over gRPC on a SQLite file: the same operations.
 
-`python -m bench metadata [ROWS]`. The stock client drives both, in its own environment (`make clients`).
+`make bench-metadata`, with `ROWS=100000` for another number of artifacts than 10,800. The stock client drives both, in its
+own environment (`make clients`).
 """
 
 import json
+import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def _run(target: str, rows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_800
+    rows = int(os.environ.get("ROWS", "10800"))
     with tempfile.TemporaryDirectory() as folder:
         theirs = _run(f"sqlite:{folder}/mlmd.db", rows)
         with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", Path(folder) / "ours") as service:
