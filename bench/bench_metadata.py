@@ -1,7 +1,7 @@
 """ML Metadata 1.17.1 in process on a SQLite file, beside our server over gRPC on a SQLite file: the same operations.
 
-`make bench-metadata`, with `ROWS=100000` for another number of artifacts than 10,800. The stock client drives both, in its
-own environment (`make clients`).
+`make bench-metadata`, with `ROWS=100000` for another number of artifacts than 10,800. The stock client drives both, in
+its own environment (`make clients`).
 """
 
 import json
