@@ -9,7 +9,7 @@ import contextlib
 import logging
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -278,12 +278,21 @@ class _ExperimentRun:
             )
         else:
             trial = trial.enter(TrialState.SUCCEEDED, "Trial has succeeded")
-        self._trials[trial.number] = trial
-        await asyncio.to_thread(self._store.save_trial, self._experiment.id, trial, logs)
+        await self._save(trial, logs)
 
-    async def _save(self, trial: Trial) -> None:
+    async def _save(self, trial: Trial, logs: Sequence[MetricLog] = ()) -> None:
+        # What is not written yet must not count: the experiment would end, and cancel the writing of its last trial.
+        # A write that has begun is waited for: its thread cannot be stopped, and what follows must come after it.
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(self._store.save_trial, self._experiment.id, trial, logs),
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing
+            self._trials[trial.number] = trial
+            raise
         self._trials[trial.number] = trial
-        await asyncio.to_thread(self._store.save_trial, self._experiment.id, trial)
 
     async def _stop_trials(self) -> None:
         for task in self._tasks.values():

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from mlmesh.cli.app import app
+from typer.main import get_command
 from typer.testing import CliRunner
 
 SLOW = ("httpx", "grpc", "pydantic", "yaml", "kfp", "sqlalchemy", "markdown_it", "psutil", "jsonschema", "numpy")
@@ -34,10 +37,24 @@ def test_the_help_names_every_command_and_is_quick() -> None:
     assert not [name for name in loaded if name.split(".")[0] in SLOW]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_and_json(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "--help"])
-    assert done.exit_code == 0 and "--json" in done.stdout and "--help" in done.stdout, done.stderr
+def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command that does something, those of groups included."""
+    parts = getattr(command, "commands", None)
+    if parts is None:
+        yield words
+    for word, part in (parts or {}).items():
+        yield from _leaves(part, (*words, word))
+
+
+@pytest.mark.parametrize("words", list(_leaves(get_command(app))), ids=" ".join)
+def test_every_command_has_help_and_json(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0 and "--help" in done.stdout, done.stderr
+    assert "--json" in done.stdout or words == ("lineage", "export")  # what it writes is JSON in any case
+
+
+def test_the_walk_over_commands_finds_those_of_groups() -> None:
+    assert {("up",), ("lineage", "show"), ("lineage", "export")} <= set(_leaves(get_command(app)))
 
 
 def test_shells_complete_commands_and_options() -> None:
