@@ -52,3 +52,47 @@ def test_what_is_written_comes_back(database_url: str, tmp_path: Path, connect: 
         history = {(node.kind, node.id) for node in client.query(artifact_id=second).nodes}
         assert history == {("artifact", first), ("artifact", second), ("execution", run)}
         client.channel.close()
+
+
+def test_nodes_that_are_put_together(database_url: str, tmp_path: Path, connect: Any) -> None:
+    """All or nothing, and the first fault of the request is the one that is told, by its node."""
+    process = ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": database_url})
+    with process:
+        client = connect(process)
+        data = client.artifact_type("Data", number=mlpb.INT)
+
+        def made(name: str, **fields: Any) -> mlpb.Artifact:
+            return mlpb.Artifact(type_id=data, name=name, **fields)
+
+        def refused(*artifacts: mlpb.Artifact) -> tuple[Any, str]:
+            try:
+                client.artifacts(*artifacts)
+            except grpc.RpcError as error:
+                return error.code(), str(error.details())
+            raise AssertionError("was not refused")
+
+        (taken,) = client.artifacts(made("taken", external_id="outside"))
+        bad = made("bad")
+        bad.properties["number"].string_value = "one"
+        exists, invalid = grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT
+        code, words = refused(made("a"), made("b"), made("taken"), made("c"))
+        assert code == exists and "'taken'" in words
+        code, words = refused(made("a"), made("b", external_id="outside"))
+        assert code == exists and "'outside'" in words
+        code, words = refused(made("twice"), made("a"), made("twice"))
+        assert code == exists and "'twice'" in words
+        assert refused(made("a"), made("taken"), bad)[0] == exists
+        assert refused(made("a"), bad, made("taken"))[0] == invalid
+        assert [node.id for node in client.call("GetArtifacts").artifacts] == [taken]
+        new = [made(f"new-{number}") for number in range(3)]
+        for number, node in enumerate(new):
+            node.properties["number"].int_value = number
+        changed = made("taken", id=taken, uri="moved")
+        ids = client.artifacts(new[0], changed, *new[1:])
+        assert ids[1] == taken and sorted({*ids}) == [taken, ids[0], ids[2], ids[3]]
+        found = {node.id: node for node in client.call("GetArtifactsByID", artifact_ids=ids).artifacts}
+        assert found[taken].uri == "moved"
+        assert [found[i].properties["number"].int_value for i in (ids[0], *ids[2:])] == [0, 1, 2]
+        (after,) = client.artifacts(made("after"))
+        assert after > max(ids)
+        client.channel.close()

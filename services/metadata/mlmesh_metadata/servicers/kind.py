@@ -123,19 +123,23 @@ class KindRpcs:
         # Of the three requests only that of artifacts has options.
         options = getattr(request, "options", None)
 
+        nodes = getattr(request, field)
+        new = sum(not node.HasField("id") for node in nodes)
+
         def change(session: Session) -> list[int]:
-            return [
-                put_node(
-                    session,
-                    self._kind,
-                    node,
-                    now=now,
-                    field=f"{field}[{index}]",
-                    mask=request.update_mask.paths,
-                    abort_if_changed=bool(options and options.abort_if_latest_updated_time_changed),
-                )
-                for index, node in enumerate(getattr(request, field))
-            ]
+            with session.nodes.together(self._kind, new):
+                return [
+                    put_node(
+                        session,
+                        self._kind,
+                        node,
+                        now=now,
+                        field=f"{field}[{index}]",
+                        mask=request.update_mask.paths,
+                        abort_if_changed=bool(options and options.abort_if_latest_updated_time_changed),
+                    )
+                    for index, node in enumerate(nodes)
+                ]
 
         return self._response(f"Put{self._title}s", **{f"{self._name}_ids": self._store.write(change)})
 

@@ -1,7 +1,8 @@
 """Artifacts, executions and contexts."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata import tables
 from mlmesh_metadata.kinds import ARTIFACT, INPUTS, KINDS, Kind, Node
+from mlmesh_metadata.store.batch import Batch, reserve_ids
 from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.prepared import PreparedIn
 from mlmesh_metadata.store.rows import chunks, tables_of
@@ -44,9 +46,32 @@ class NodeRows:
         self._types = types
         self._cache = cache
         self._unwritten: dict[str, list[tuple[Any, ...]]] = {}
+        self._here: dict[str, set[int]] = {kind.name: set() for kind in KINDS}
+        self._batch: Batch | None = None
+        self.one_by_one = False
+        self.batched = False
+
+    @contextmanager
+    def together(self, kind: Kind, count: int) -> Iterator[None]:
+        """Stores the new nodes that are inserted within as one batch, where the database can give ids beforehand.
+
+        An error that comes of it names no node: the transaction is to be run again with `one_by_one` set.
+
+        Args:
+            kind: Of the nodes.
+            count: How many new ones there will be, at most.
+        """
+        if count > 1 and not self.one_by_one and (ids := reserve_ids(self._connection, kind, count)) is not None:
+            self._batch = Batch(kind, iter(ids))
+            self.batched = True
+        yield
+        self.flush()
+        self._batch = None
 
     def flush(self) -> None:
-        """Writes properties that wait to be written together."""
+        """Writes nodes and properties that wait to be written together."""
+        if self._batch is not None:
+            self._batch.write(self._connection)
         for name, rows in self._unwritten.items():
             if rows:
                 owned = _BY_NAME[name]
@@ -71,10 +96,14 @@ class NodeRows:
             "create_time_since_epoch": now,
             "last_update_time_since_epoch": now,
         }
-        try:
-            node_id = tables_of(kind).insert.insert(self._connection, columns)
-        except sa.exc.IntegrityError as error:
-            raise _taken(kind, node, error) from error
+        if self._batch is not None:
+            node_id = self._batch.add(columns)
+        else:
+            try:
+                node_id = tables_of(kind).insert.insert(self._connection, columns)
+            except sa.exc.IntegrityError as error:
+                raise _taken(kind, node, error) from error
+        self._here[kind.name].add(node_id)
         self._insert_properties(kind, node_id, node)
         return node_id
 
@@ -120,6 +149,7 @@ class NodeRows:
         names = {i: found.name for i, found in self._types.known(kind, {row[1] for row in rows}).items()}
         fields = ["id", "type_id", "create_time_since_epoch", "last_update_time_since_epoch", *owned.own_columns]
         message = kind.message
+        self._here[kind.name].update(row[0] for row in rows)
         nodes: dict[int, Node] = {
             # A column that is NULL leaves its field unset.
             row[0]: message(**dict(zip(fields, row, strict=True)), type=names.get(row[1]))
@@ -171,8 +201,11 @@ class NodeRows:
         return [known for stamp in stamps if (known := found[stamp.id]) is not None]
 
     def existing(self, kind: Kind, ids: Iterable[int]) -> set[int]:
-        """Gives the ids that exist."""
-        return {row[0] for row in tables_of(kind).existing.rows(self._connection, set(ids))}
+        """Gives the ids that exist; rows stay, so what this transaction has seen is not asked for again."""
+        wanted, here = set(ids), self._here[kind.name]
+        if not wanted <= here:
+            here.update(row[0] for row in tables_of(kind).existing.rows(self._connection, wanted - here))
+        return wanted & here
 
     def by_name(self, kind: Kind, type_id: int, name: str) -> Node | None:
         """Gives the node of a type and name."""

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from mlmesh_kit.database import read, run_transaction
-from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.errors import InvalidArgument, ServiceError
 
 from mlmesh_metadata.store.links import LinkRows
 from mlmesh_metadata.store.listing import Listing
@@ -61,16 +61,29 @@ class Store:
         """
 
         changed: set[int] = set()
+        one_by_one = batched = False
 
         def run(connection: sa.Connection) -> T:
+            nonlocal batched
             session = Session(connection, self._cache, self._nodes)
-            result = change(session)
-            session.nodes.flush()
+            session.nodes.one_by_one = one_by_one
+            try:
+                result = change(session)
+                session.nodes.flush()
+            finally:
+                batched = session.nodes.batched
             changed.update(session.types.changed)
             return result
 
         try:
-            result = run_transaction(self._engine, run)
+            try:
+                result = run_transaction(self._engine, run)
+            except (ServiceError, sa.exc.IntegrityError):
+                if not batched:
+                    raise
+                # A batch does not say which of its nodes is at fault, nor which fault comes first in the request.
+                one_by_one = True
+                result = run_transaction(self._engine, run)
         except (sa.exc.DataError, sa.exc.ProgrammingError) as error:
             if isinstance(error, sa.exc.ProgrammingError) and _NO_NUMBER not in str(error.orig):
                 raise
