@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_metadata.kinds import Node, NodeType
-from mlmesh_metadata.values import PROPERTY_TYPES, unstorable
+from mlmesh_metadata.values import PROPERTY_TYPES, Row, to_columns, unstorable
 
 MAX_NAME_CHARACTERS = 255
 """Of names, versions, external ids and property names: the columns' width in MLMD's schema."""
@@ -31,7 +31,7 @@ def check_external_ids(external_ids: Iterable[str]) -> None:
         raise InvalidArgument("Invalid argument because at least one empty external_id exists.", field="external_ids")
 
 
-def check_properties(node: Node, declared: NodeType, field: str) -> None:
+def check_properties(node: Node, declared: NodeType, field: str) -> list[Row]:
     """Refuses properties that a type does not declare, or of another kind.
 
     Args:
@@ -39,17 +39,26 @@ def check_properties(node: Node, declared: NodeType, field: str) -> None:
         declared: Its type.
         field: Where the node is in the request.
 
+    Returns:
+        The properties as they are stored: each value is looked at once, which is most of what a put costs.
+
     Raises:
         InvalidArgument: Names the property.
     """
     kinds = declared.properties
-    for name, value in node.properties.items():
+    rows: list[Row] = []
+    properties = node.properties
+    for name in properties:
+        value = properties[name]
         kind = value.WhichOneof("value")
         if name not in kinds or kind is None or PROPERTY_TYPES[kind] != kinds[name]:
             raise _mismatch(name, kind, declared, f"{field}.properties[{name!r}]")
         if problem := unstorable(value, kind):
             raise InvalidArgument(problem, field=f"{field}.properties[{name!r}]")
-    for name, value in node.custom_properties.items():
+        rows.append((name, False, *to_columns(value, kind)))
+    properties = node.custom_properties
+    for name in properties:
+        value = properties[name]
         kind = value.WhichOneof("value")
         if len(name) > MAX_NAME_CHARACTERS:
             check_name(name, f"{field}.custom_properties[{name!r}]")
@@ -57,6 +66,8 @@ def check_properties(node: Node, declared: NodeType, field: str) -> None:
             raise InvalidArgument("must have a value", field=f"{field}.custom_properties[{name!r}]")
         if problem := unstorable(value, kind):
             raise InvalidArgument(problem, field=f"{field}.custom_properties[{name!r}]")
+        rows.append((name, True, *to_columns(value, kind)))
+    return rows
 
 
 def _mismatch(name: str, kind: str | None, declared: NodeType, field: str) -> InvalidArgument:

@@ -1,5 +1,6 @@
 """How artifacts, executions and contexts are put: made, or changed as a whole or by a mask."""
 
+import contextlib
 from collections.abc import Sequence
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -8,6 +9,7 @@ from mlmesh_metadata.checks import check_name, check_properties
 from mlmesh_metadata.kinds import Kind, Node
 from mlmesh_metadata.reserved import keep_reserved
 from mlmesh_metadata.store import Session
+from mlmesh_metadata.values import Row
 
 _TIMES = ("create_time_since_epoch", "last_update_time_since_epoch")
 _FIXED = {"id", "name", "type_id", "type", *_TIMES}
@@ -68,8 +70,8 @@ def put_node(
         if touch:
             session.nodes.touch(kind, stored.id, at)
         return stored.id
-    _check(session, kind, wanted, stored.type_id, field)
-    session.nodes.update(kind, stored, wanted, at)
+    properties = _check(session, kind, wanted, stored.type_id, field)
+    session.nodes.update(kind, stored, wanted, at, properties)
     return stored.id
 
 
@@ -79,24 +81,24 @@ def _create(session: Session, kind: Kind, given: Node, now: int, field: str) -> 
     if kind.name_required and not given.name:
         raise InvalidArgument(f"{kind.name.capitalize()} name should not be empty", field=f"{field}.name")
     wanted = keep_reserved(None, given)
-    _check(session, kind, wanted, wanted.type_id, field)
-    return session.nodes.insert(kind, wanted, now)
+    properties = _check(session, kind, wanted, wanted.type_id, field)
+    return session.nodes.insert(kind, wanted, now, properties)
 
 
-def _check(session: Session, kind: Kind, node: Node, type_id: int, field: str) -> None:
-    """Checks a node against its type: as it is remembered, and if that does not allow it, as it is now."""
-    declared = session.types.known(kind, [type_id]).get(type_id)
+def _check(session: Session, kind: Kind, node: Node, type_id: int, field: str) -> list[Row]:
+    """Checks a node against its type, as it is remembered, and if that does not allow it, as it is now.
+
+    Gives its properties as they are stored.
+    """
+    declared = session.types.remembered(kind, type_id)
     if declared is not None:
-        try:
-            check_properties(node, declared, field)
-        except InvalidArgument:
-            declared = None
+        with contextlib.suppress(InvalidArgument):
+            return check_properties(node, declared, field)
+    declared = session.types.by_ids(kind, [type_id]).get(type_id)
     if declared is None:
-        declared = session.types.by_ids(kind, [type_id]).get(type_id)
-        if declared is None:
-            message = f"No {kind.name} type found for type_id: {type_id}"
-            raise NotFound(f"{kind.name} type", type_id, message=message)
-        check_properties(node, declared, field)
+        message = f"No {kind.name} type found for type_id: {type_id}"
+        raise NotFound(f"{kind.name} type", type_id, message=message)
+    return check_properties(node, declared, field)
 
 
 def _masked(stored: Node, given: Node, mask: Sequence[str]) -> Node:

@@ -3,11 +3,13 @@
 import base64
 import contextlib
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from google.protobuf import any_pb2, struct_pb2
 from google.protobuf.message import DecodeError
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
+
+from mlmesh_metadata.kinds import Node
 
 _STRUCT_PREFIX = "mlmd-struct::"
 COLUMNS = ("int_value", "double_value", "string_value", "proto_value", "bool_value")
@@ -23,9 +25,26 @@ PROPERTY_TYPES: dict[str, int] = {
 """Which declared kind of property a value's field is for."""
 
 
-def to_columns(value: mlpb.Value) -> tuple[Any, ...]:
-    """Gives what to put into `COLUMNS`; all but one are None."""
-    field = value.WhichOneof("value")
+Row: TypeAlias = tuple[Any, ...]
+"""A property as it is stored: its name, whether it is custom, then `COLUMNS`."""
+
+
+def property_rows(node: Node) -> list[Row]:
+    """Gives the properties of a node as rows."""
+    return [
+        (name, custom, *to_columns(value, value.WhichOneof("value")))
+        for custom, properties in ((False, node.properties), (True, node.custom_properties))
+        for name, value in properties.items()
+    ]
+
+
+def to_columns(value: mlpb.Value, field: str | None) -> tuple[Any, ...]:
+    """Gives what to put into `COLUMNS`; all but one are None.
+
+    Args:
+        value: The value.
+        field: Which of its fields is set.
+    """
     if field == "string_value":
         return (None, None, value.string_value, None, None)
     if field == "int_value":

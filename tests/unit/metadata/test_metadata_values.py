@@ -51,7 +51,12 @@ def connection() -> sa.Connection:
 
 
 def through_the_database(connection: sa.Connection, value: mlpb.Value) -> mlpb.Value:
-    row = {"artifact_id": 1, "name": "p", "is_custom_property": 0, **dict(zip(COLUMNS, to_columns(value), strict=True))}
+    row = {
+        "artifact_id": 1,
+        "name": "p",
+        "is_custom_property": 0,
+        **dict(zip(COLUMNS, to_columns(value, value.WhichOneof("value")), strict=True)),
+    }
     connection.execute(sa.insert(artifact_properties).values(row))
     found = connection.execute(sa.select(artifact_properties)).one()
     connection.rollback()
@@ -90,7 +95,7 @@ def test_little_is_refused(value: mlpb.Value) -> None:
 
 @given(value=values)
 def test_one_column_is_used(value: mlpb.Value) -> None:
-    columns = dict(zip(COLUMNS, to_columns(value), strict=True))
+    columns = dict(zip(COLUMNS, to_columns(value, value.WhichOneof("value")), strict=True))
     assert set(columns) == set(COLUMNS)
     assert sum(content is not None for content in columns.values()) == 1
 
@@ -105,5 +110,5 @@ def test_any_text_that_is_there_can_be_read(text: str) -> None:
 
 
 def test_no_value_is_no_value() -> None:
-    assert set(to_columns(mlpb.Value())) == {None}
+    assert set(to_columns(mlpb.Value(), None)) == {None}
     assert from_columns(SimpleNamespace(**dict.fromkeys(COLUMNS))) == mlpb.Value()

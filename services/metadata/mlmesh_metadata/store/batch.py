@@ -42,8 +42,8 @@ class Batch:
 def reserve_ids(connection: sa.Connection, kind: Kind, count: int) -> range | list[int] | None:
     """Takes ids for new nodes.
 
-    SQLite has one writer at a time and this transaction is it, so the ids that come next are known. PostgreSQL's sequence
-    gives as many as asked for. MySQL cannot say beforehand: None.
+    SQLite has one writer at a time and this transaction is it, so the ids that come next are known. PostgreSQL's
+    sequence gives as many as asked for. MySQL cannot say beforehand: None.
 
     Args:
         connection: Of a transaction that writes.
@@ -86,13 +86,12 @@ _LAST_IDS = {
     )
     for kind in KINDS
 }
-_NEXT_IDS = {
-    kind.name: Prepared(
-        sa.select(
-            sa.func.nextval(
-                sa.func.pg_get_serial_sequence(sa.literal_column(f"'{tables_of(kind).nodes.name}'"), sa.literal_column("'id'"))
-            )
-        ).select_from(sa.func.generate_series(sa.literal_column("1"), sa.bindparam("count")))
-    )
-    for kind in KINDS
-}
+
+
+def _next_ids(table: sa.Table) -> Prepared:
+    sequence = sa.func.pg_get_serial_sequence(sa.literal_column(f"'{table.name}'"), sa.literal_column("'id'"))
+    numbers = sa.func.generate_series(sa.literal_column("1"), sa.bindparam("count"))
+    return Prepared(sa.select(sa.func.nextval(sequence)).select_from(numbers))
+
+
+_NEXT_IDS = {kind.name: _next_ids(tables_of(kind).nodes) for kind in KINDS}

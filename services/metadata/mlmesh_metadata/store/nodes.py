@@ -16,7 +16,7 @@ from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.prepared import PreparedIn
 from mlmesh_metadata.store.rows import chunks, tables_of
 from mlmesh_metadata.store.types import TypeRows
-from mlmesh_metadata.values import fill, to_columns
+from mlmesh_metadata.values import Row, fill, property_rows
 from mlmesh_metadata.wire import sized
 
 
@@ -78,24 +78,22 @@ class NodeRows:
                 owned.insert_property.run_tuples(self._connection, owned.property_columns, rows)
         self._unwritten.clear()
 
-    def insert(self, kind: Kind, node: Node, now: int) -> int:
+    def insert(self, kind: Kind, node: Node, now: int, properties: Sequence[Row]) -> int:
         """Stores a new node; gives its id.
 
         Args:
             kind: Of the node.
             node: Valid; its id and times are not looked at.
             now: Milliseconds since the epoch.
+            properties: The node's.
 
         Raises:
             AlreadyExists: Its name (within the type) or its external id is taken.
         """
-        columns = {
-            **_columns(kind, node),
-            "name": node.name if node.HasField("name") else None,
-            "type_id": node.type_id,
-            "create_time_since_epoch": now,
-            "last_update_time_since_epoch": now,
-        }
+        columns = _columns(kind, node)
+        columns["name"] = node.name if node.HasField("name") else None
+        columns["type_id"] = node.type_id
+        columns["create_time_since_epoch"] = columns["last_update_time_since_epoch"] = now
         if self._batch is not None:
             node_id = self._batch.add(columns)
         else:
@@ -104,10 +102,10 @@ class NodeRows:
             except sa.exc.IntegrityError as error:
                 raise _taken(kind, node, error) from error
         self._here[kind.name].add(node_id)
-        self._insert_properties(kind, node_id, node)
+        self._insert_properties(kind, node_id, properties)
         return node_id
 
-    def update(self, kind: Kind, stored: Node, wanted: Node, now: int) -> None:
+    def update(self, kind: Kind, stored: Node, wanted: Node, now: int, properties: Sequence[Row] | None = None) -> None:
         """Makes a stored node as wanted; its type and creation time stay.
 
         Args:
@@ -115,6 +113,7 @@ class NodeRows:
             stored: As it is.
             wanted: As it shall be.
             now: Milliseconds since the epoch.
+            properties: Those of `wanted`, if they are at hand.
 
         Raises:
             AlreadyExists: The new name or external id is another's.
@@ -134,7 +133,7 @@ class NodeRows:
         if _properties(stored) != _properties(wanted):
             self.flush()
             self._connection.execute(sa.delete(owned.properties).where(owned.key == stored.id))
-            self._insert_properties(kind, stored.id, wanted)
+            self._insert_properties(kind, stored.id, property_rows(wanted) if properties is None else properties)
 
     def touch(self, kind: Kind, node_id: int, now: int) -> None:
         """Sets the time of the last update."""
@@ -260,12 +259,8 @@ class NodeRows:
             query = query.where(table.c.id.in_(used))
         return list(self._connection.scalars(query.order_by(table.c.id.desc()).limit(limit)))
 
-    def _insert_properties(self, kind: Kind, node_id: int, node: Node) -> None:
-        self._unwritten.setdefault(kind.name, []).extend(
-            (node_id, name, custom, *to_columns(value))
-            for custom, properties in ((False, node.properties), (True, node.custom_properties))
-            for name, value in properties.items()
-        )
+    def _insert_properties(self, kind: Kind, node_id: int, properties: Sequence[Row]) -> None:
+        self._unwritten.setdefault(kind.name, []).extend([(node_id, *row) for row in properties])
 
 
 def _columns(kind: Kind, node: Node) -> dict[str, Any]:

@@ -112,6 +112,10 @@ class TypeRows:
                 self._cache[kind.name, one.id] = one
         return found
 
+    def remembered(self, kind: Kind, type_id: int) -> NodeType | None:
+        """Gives a type as it was last read, perhaps without the properties that another process has added."""
+        return None if type_id in self.changed else self._cache.get((kind.name, type_id))
+
     def known(self, kind: Kind, ids: Iterable[int]) -> dict[int, NodeType]:
         """Gives those that exist, perhaps without the properties that another process has added. Never change them."""
         wanted = set(ids)
