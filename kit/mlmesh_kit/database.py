@@ -73,6 +73,10 @@ def create_engine(url: str, *, durable: bool = False, pool_size: int = 16, echo:
     return engine
 
 
+class TryAgain(Exception):
+    """Raised within a transaction that has seen what is no longer so: it is undone and run again."""
+
+
 def _is_transient(error: sa.exc.DBAPIError) -> bool:
     original = error.orig
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
@@ -88,7 +92,7 @@ def run_transaction(engine: sa.Engine, function: Callable[[sa.Connection], T], *
 
     Args:
         engine: Made by `create_engine`.
-        function: Given the connection; it may run more than once, so it must have no other effects.
+        function: Given the connection; it may run more than once (`TryAgain`), so it must have no other effects.
         attempts: How often to try.
 
     Raises:
@@ -99,10 +103,10 @@ def run_transaction(engine: sa.Engine, function: Callable[[sa.Connection], T], *
         try:
             with _turn(engine), engine.begin() as connection:
                 return function(connection)
-        except sa.exc.DBAPIError as error:
-            if error.connection_invalidated:
+        except (sa.exc.DBAPIError, TryAgain) as error:
+            if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
                 raise Unavailable("the database cannot be reached; try again", retry_after_seconds=1) from error
-            if not _is_transient(error):
+            if isinstance(error, sa.exc.DBAPIError) and not _is_transient(error):
                 raise
             if attempt == attempts - 1:
                 raise Unavailable("the database is busy; try again", retry_after_seconds=1) from error

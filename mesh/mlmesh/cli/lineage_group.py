@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import lineage, lineage_exchange, lineage_marks, lineage_questions
+from mlmesh.cli import lineage, lineage_exchange, lineage_marks, lineage_questions, lineage_retention
 
 _DEFAULT = "show"
 
@@ -39,5 +39,8 @@ group.command("record")(lineage_questions.record)
 group.command("mark")(lineage_marks.mark)
 group.command("marks")(lineage_marks.marks)
 group.command("unmark")(lineage_marks.unmark)
+group.command("delete")(lineage_retention.delete)
+group.command("deleted")(lineage_retention.deleted)
+group.add_typer(lineage_retention.retention, name="retention")
 group.command("export")(lineage_exchange.export)
 group.command("import")(lineage_exchange.take)

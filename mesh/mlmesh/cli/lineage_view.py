@@ -11,6 +11,7 @@ _HIDDEN = frozenset(
     {
         "display_name", "task_name", "namespace", "run_id", "pod_name", "parent_dag_id", "inputs", "outputs",
         "cache_fingerprint", "cached_execution_id", "content_digest", "iteration_index", "resource_name",
+        "mlmesh_deleted",
     }
 )  # fmt: skip
 """Properties that say nothing to people, or that the tree shows another way."""
@@ -100,7 +101,12 @@ class Lineage:
         properties = node.get("properties", {})
         name = str(properties.get("display_name") or node.get("name") or node.get("uri") or "?")
         return Text.assemble(
-            (name, "bold"), "  ", (str(node.get("type", "?")), "cyan"), f"  #{number}", (_facts(properties), "dim")
+            (name, "bold"),
+            "  ",
+            (str(node.get("type", "?")), "cyan"),
+            f"  #{number}",
+            (_gone(node), "yellow"),
+            (_facts(properties), "dim"),
         )
 
     def _execution(self, number: str, word: str) -> "Text":
@@ -115,6 +121,7 @@ class Lineage:
             "  ",
             (str(node.get("type", "?")), "magenta"),
             f"  {state}" if state not in {"", "COMPLETE"} else "",
+            (_gone(node), "yellow"),
             (self._context(number), "dim"),
             (_facts(properties), "dim"),
         )
@@ -125,6 +132,11 @@ class Lineage:
             if node.get("type") == "system.PipelineRun":
                 return f"  run {str(node.get('name'))[:_SHORT_ID]}"
         return ""
+
+
+def _gone(node: dict[str, Any]) -> str:
+    when = str(node.get("tombstone", {}).get("delete_time", ""))[:10]
+    return f"  deleted {when}" if "tombstone" in node else ""
 
 
 def _facts(properties: dict[str, Any]) -> str:

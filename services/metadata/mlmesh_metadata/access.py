@@ -2,15 +2,22 @@
 
 from mlmesh_kit.access import Access, AccessTable
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service
-from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2
+from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, retention_pb2
 
 
 def _rule(method: str) -> Access:
     return Access("update" if method.startswith("Put") else "get", "metadata")
 
 
+def _retention_verb(method: str) -> str:
+    if method.startswith(("Get", "List")):
+        return "get"
+    return "delete" if method.startswith(("Delete", "Apply")) else "update"
+
+
 _READING = ("Query", "List", "Get", "Compare", "Render", "Find", "Search")
 _LINEAGE = lineage_pb2.DESCRIPTOR.services_by_name["LineageService"]
+_RETENTION = retention_pb2.DESCRIPTOR.services_by_name["RetentionService"]
 _STORE = service.DESCRIPTOR.services_by_name["MetadataStoreService"]
 
 ACCESS: AccessTable = {
@@ -18,5 +25,8 @@ ACCESS: AccessTable = {
     _LINEAGE.full_name: {
         method.name: Access("get" if method.name.startswith(_READING) else "update", "metadata")
         for method in _LINEAGE.methods
+    },
+    _RETENTION.full_name: {
+        method.name: Access(_retention_verb(method.name), "metadata") for method in _RETENTION.methods
     },
 }

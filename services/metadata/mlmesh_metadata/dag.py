@@ -1,14 +1,15 @@
 """The DAG of a run, an experiment or another context: its executions, and what goes between them."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
-from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, KINDS, OUTPUTS, Kind, Node
 from mlmesh_metadata.store import Session
 from mlmesh_metadata.store.listing import Order
+from mlmesh_metadata.tombstones import tombstones_of
 
 MAX_NODES = 10_000
 
@@ -22,12 +23,14 @@ class Dag:
         nodes: Executions and artifacts, each after what it was made of.
         events: Between them.
         truncated: Whether there are more than 10,000.
+        deleted: What those nodes were called that are tombstones, by kind and id.
     """
 
     context: Node
     nodes: list[tuple[Kind, Node]]
     events: list[mlpb.Event]
     truncated: bool
+    deleted: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 def find_context(session: Session, context_id: int, name: str, type_name: str) -> Node:
@@ -68,7 +71,11 @@ def get_dag(session: Session, context: Node) -> Dag:
     nodes: dict[tuple[str, int], tuple[Kind, Node]] = {}
     for kind, ids in ((EXECUTION, executions), (ARTIFACT, sorted(kept))):
         nodes.update({(kind.name, node.id): (kind, node) for node in session.nodes.by_ids(kind, ids)})
-    return Dag(context, [nodes[key] for key in _in_order(nodes, events)], events, truncated)
+    deleted = {}
+    for kind in KINDS:
+        own = [node for of, node in [*nodes.values(), (CONTEXT, context)] if of is kind]
+        deleted.update({(kind.name, i): row.node_name for i, row in tombstones_of(session, kind, own).items()})
+    return Dag(context, [nodes[key] for key in _in_order(nodes, events)], events, truncated, deleted)
 
 
 def _in_order(nodes: dict[tuple[str, int], tuple[Kind, Node]], events: list[mlpb.Event]) -> list[tuple[str, int]]:

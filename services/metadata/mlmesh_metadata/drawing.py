@@ -6,12 +6,14 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.comparison import path_of
 from mlmesh_metadata.dag import Dag
-from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, INPUTS, OUTPUTS, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, OUTPUTS, Kind, Node
+from mlmesh_metadata.reserved import is_deleted
 
 _WIDTH, _HEIGHT = 190, 44
 _GAP_X, _GAP_Y = 40, 56
 _MARGIN = 24
 _LABEL_CHARACTERS = 26
+_DELETED = "#f4f4f4"
 _COLOURS = {"FAILED": "#fde2e1", "CACHED": "#eef0f2", "CANCELED": "#eef0f2", "RUNNING": "#fff3cf"}
 
 
@@ -24,11 +26,12 @@ def label_of(node: Node) -> str:
 
 def to_dot(dag: Dag) -> str:
     """Draws for Graphviz: executions are boxes, artifacts are rounded; see https://graphviz.org/doc/info/lang.html."""
-    lines = [f"digraph {_quoted(label_of(dag.context))} {{", "  rankdir=TB;"]
+    lines = [f"digraph {_quoted(_shown(dag, CONTEXT, dag.context))} {{", "  rankdir=TB;"]
     for kind, node in dag.nodes:
-        shape = 'shape=box, style="filled", ' if kind is EXECUTION else 'shape=box, style="rounded,filled", '
-        text = f"{label_of(node)}\n{node.type}"
-        lines.append(f"  {_key(kind, node.id)} [{shape}fillcolor={_quoted(_fill(kind, node))}, label={_quoted(text)}];")
+        style = ("" if kind is EXECUTION else "rounded,") + ("dashed" if is_deleted(node) else "filled")
+        text = f"{_shown(dag, kind, node)}\n{node.type}"
+        fill = _quoted(_fill(kind, node))
+        lines.append(f'  {_key(kind, node.id)} [shape=box, style="{style}", fillcolor={fill}, label={_quoted(text)}];')
     for event in dag.events:
         ends = [_key(ARTIFACT, event.artifact_id), _key(EXECUTION, event.execution_id)]
         if event.type in OUTPUTS:
@@ -51,7 +54,7 @@ def to_svg(dag: Dag) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">',
-        f"<title>{html.escape(label_of(dag.context))}</title>",
+        f"<title>{html.escape(_shown(dag, CONTEXT, dag.context))}</title>",
         '<defs><marker id="end" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#777"/></marker></defs>',
     ]
@@ -65,7 +68,7 @@ def to_svg(dag: Dag) -> str:
             bend = f"M{x1} {y1}C{x1} {y1 + _GAP_Y // 2} {x2} {y2 - _GAP_Y // 2} {x2} {y2}"
             parts.append(f'<path d="{bend}" fill="none" stroke="#777" marker-end="url(#end)"/>')
     for layer in layers:
-        parts += [_box(kind, node, *places[kind.name, node.id]) for kind, node in layer]
+        parts += [_box(kind, node, _shown(dag, kind, node), *places[kind.name, node.id]) for kind, node in layer]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -89,14 +92,21 @@ def _layers(dag: Dag) -> list[list[tuple[Kind, Node]]]:
     return layers
 
 
-def _box(kind: Kind, node: Node, x: int, y: int) -> str:
-    label = label_of(node)
+def _shown(dag: Dag, kind: Kind, node: Node) -> str:
+    """Gives what a node is called, or was before it was deleted."""
+    if not is_deleted(node):
+        return label_of(node)
+    return f"{dag.deleted.get((kind.name, node.id)) or f'{node.type} {node.id}'} (deleted)"
+
+
+def _box(kind: Kind, node: Node, label: str, x: int, y: int) -> str:
     shown = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
     centre = x + _WIDTH // 2
+    dashes = ' stroke-dasharray="4 3"' if is_deleted(node) else ""
     return (
         f"<g><title>{html.escape(f'{label} ({node.type}, {kind.name} {node.id})')}</title>"
         f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="{2 if kind is EXECUTION else 16}" '
-        f'fill="{_fill(kind, node)}" stroke="#555"/>'
+        f'fill="{_fill(kind, node)}" stroke="#555"{dashes}/>'
         f'<text x="{centre}" y="{y + 19}" text-anchor="middle">{html.escape(shown)}</text>'
         f'<text x="{centre}" y="{y + 34}" text-anchor="middle" fill="#666" font-size="10">'
         f"{html.escape(node.type)}</text>"
@@ -105,6 +115,8 @@ def _box(kind: Kind, node: Node, x: int, y: int) -> str:
 
 
 def _fill(kind: Kind, node: Node) -> str:
+    if is_deleted(node):
+        return _DELETED
     if isinstance(node, mlpb.Execution):
         return _COLOURS.get(mlpb.Execution.State.Name(node.last_known_state), "#dcebfb")
     return "#e5f4e3"

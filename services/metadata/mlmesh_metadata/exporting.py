@@ -13,6 +13,7 @@ from mlmesh_metadata.kinds import ARTIFACT, CONTEXT, EXECUTION, INPUTS, Kind
 from mlmesh_metadata.openlineage import Crossed, run_event
 from mlmesh_metadata.store import Session, Store
 from mlmesh_metadata.store.exchange import ExchangeRows
+from mlmesh_metadata.tombstones import tombstone_message, tombstones_of
 
 
 def export_jsonl(store: Store) -> Iterator[bytes]:
@@ -36,7 +37,11 @@ def _messages(session: Session, rows: ExchangeRows) -> Iterator[tuple[str, list[
         yield f"{kind.name}_type", [*session.types.all(kind)]
     for kind in (CONTEXT, ARTIFACT, EXECUTION):
         for ids in rows.node_ids(kind):
-            yield kind.name, [*session.nodes.by_ids(kind, ids)]
+            nodes = session.nodes.by_ids(kind, ids)
+            yield kind.name, [*nodes]
+            found = tombstones_of(session, kind, nodes).values()
+            types = session.tombstones.type_names(found)
+            yield "tombstone", [tombstone_message(row, types[row.kind, row.node_id]) for row in found]
     for ids in rows.node_ids(CONTEXT):
         pairs = session.links.parents_of(ids)
         yield "parent_context", [mlpb.ParentContext(child_id=child, parent_id=parent) for child, parent in pairs]

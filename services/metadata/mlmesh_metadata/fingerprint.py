@@ -11,6 +11,7 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.comparison import path_of, properties_of
 from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, INPUTS, OUTPUTS, Node
+from mlmesh_metadata.reserved import is_deleted
 from mlmesh_metadata.store import Session
 
 CANDIDATES = 200
@@ -92,13 +93,17 @@ def find_execution(
         return found
     best: tuple[int, Node, list[Reason], list[int]] | None = None
     for execution, events in _with_events(session, ids):
+        if is_deleted(execution):  # nothing is known of how it was run
+            continue
         reasons = _reasons(session, execution, events, wanted, properties)
         made = [event.artifact_id for event in events if event.type in OUTPUTS]
         if best is None or len(reasons) < best[0]:
             best = (len(reasons), execution, reasons, made)
         if not reasons:
             break
-    assert best is not None
+    if best is None:
+        found.reasons = [Reason("NO_EXECUTION_OF_TYPE", wanted=type_name)]
+        return found
     _, found.execution, found.reasons, made = best
     found.hit = not found.reasons
     found.outputs = session.nodes.by_ids(ARTIFACT, made)

@@ -7,19 +7,23 @@ from typing import Any, Protocol
 
 from mlmesh_kit.errors import InvalidArgument, ServiceError, Unavailable
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
+from mlmesh_protos.mlmesh.metadata.v1 import tombstone_pb2
 
+from mlmesh_metadata.checks import check_name
 from mlmesh_metadata.clock import now_ms
 from mlmesh_metadata.jsonlines import END, HEADER, VERSION, Line, parse_line
 from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, KINDS, SIMPLE_TYPES, Kind, Node, NodeType
 from mlmesh_metadata.links import put_event, put_membership, put_parent
+from mlmesh_metadata.marks import MAX_REASON_CHARACTERS
 from mlmesh_metadata.nodes import put_node
+from mlmesh_metadata.reserved import is_deleted
 from mlmesh_metadata.store import Session, Store
 from mlmesh_metadata.store.exchange import ExchangeRows
+from mlmesh_metadata.store.tombstones import IMPORTED_PREFIX, TombstoneRow
 from mlmesh_metadata.typing_rules import put_type
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 _MAX_STORE_ID = 100
-_PREFIX = "import:"
 _KINDS = {kind.name: kind for kind in KINDS}
 _TYPES = {f"{kind.name}_type": kind for kind in KINDS}
 
@@ -140,7 +144,7 @@ class _Batch:
         self._origin = origin
         self._is_own = is_own
         self._ids = ids
-        self._own_prefix = f"{_PREFIX}{self._rows.store_id()}:"
+        self._own_prefix = f"{IMPORTED_PREFIX}{self._rows.store_id()}:"
         self._now = now_ms()
         self.new_ids: dict[tuple[str, int], int] = {}
         self.summary = Summary()
@@ -158,6 +162,8 @@ class _Batch:
             done = self._put_node(_KINDS[line.kind], message)
         elif line.kind == "event":
             done = self._put_event(message)
+        elif line.kind == "tombstone":
+            done = self._put_tombstone(message)
         elif line.kind == "parent_context":
             done = self._put_parent(message)
         else:
@@ -205,6 +211,9 @@ class _Batch:
             node.type = stored.type
         if isinstance(node, mlpb.Artifact) and not node.HasField("uri"):
             node.uri = ""  # which a stored one always has
+        if stored is not None and is_deleted(stored):  # an import brings nothing back
+            self.new_ids[kind.name, given.id] = stored.id
+            return UNCHANGED
         node_id = put_node(self._session, kind, node, now=self._now, field="")
         self.new_ids[kind.name, given.id] = node_id
         if stored is None:
@@ -221,10 +230,10 @@ class _Batch:
         own_id = node.external_id.removeprefix(own) if node.external_id.startswith(own) else ""
         if self._is_own or own_id.isdecimal():  # it is from here, or was here before it was there
             same = nodes.by_ids(kind, [int(own_id[:18]) if own_id.isdecimal() else node.id])
-            if same and same[0].type_id == node.type_id and same[0].name == node.name:
+            if same and same[0].type_id == node.type_id and (same[0].name == node.name or is_deleted(same[0])):
                 return same[0]
         if not node.external_id and not node.name:
-            node.external_id = f"{_PREFIX}{self._origin}:{kind.name}:{node.id}"
+            node.external_id = f"{IMPORTED_PREFIX}{self._origin}:{kind.name}:{node.id}"
         found = nodes.by_external_ids(kind, [node.external_id]) if node.external_id else []
         if found or not node.name:
             return next(iter(found), None)
@@ -248,6 +257,24 @@ class _Batch:
         if known is None:
             raise InvalidArgument(f"is no {kind} of an earlier line: {old}", field=field)
         return known
+
+    def _put_tombstone(self, given: tombstone_pb2.Tombstone) -> str:
+        if given.node_kind not in _KINDS:
+            raise InvalidArgument(f"must be one of {', '.join(_KINDS)}", field="node_kind")
+        check_name(given.node_name, "node_name")
+        check_name(given.deleter, "deleter")
+        kind = _KINDS[given.node_kind]
+        (stored,) = self._session.nodes.by_ids(kind, [self._end(kind.name, given.node_id, "node_id")])
+        if is_deleted(stored):
+            return UNCHANGED
+        at = given.delete_time.ToMilliseconds() if given.HasField("delete_time") else 0
+        if not 0 <= at <= self._now:
+            raise InvalidArgument("must be a time since 1970 that has been", field="delete_time")
+        if len(given.reason) > MAX_REASON_CHARACTERS:
+            raise InvalidArgument(f"must be at most {MAX_REASON_CHARACTERS} characters", field="reason")
+        row = TombstoneRow(kind.number, stored.id, given.node_name, given.deleter, at or self._now, given.reason)
+        self._session.tombstones.bury(kind, [stored], [row], self._now)
+        return CREATED
 
     def _put_event(self, given: mlpb.Event) -> str:
         event = mlpb.Event()

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
+from mlmesh_protos.mlmesh.metadata.v1 import tombstone_pb2
 
 VERSION = 1
 HEADER = "header"
@@ -28,6 +29,7 @@ MESSAGES: dict[str, type[Message]] = {
     "event": mlpb.Event,
     "attribution": mlpb.Attribution,
     "association": mlpb.Association,
+    "tombstone": tombstone_pb2.Tombstone,
 }
 """By the `kind` of a line."""
 _VALUES = ("properties", "custom_properties")

@@ -55,6 +55,7 @@ def list_page(
     *,
     type_id: int | None = None,
     context_id: int | None = None,
+    with_deleted: bool = True,
     where: tuple[str, str] = ("options.filter_query", "options.next_page_token"),
 ) -> Page:
     """Says which nodes are on a page.
@@ -65,6 +66,7 @@ def list_page(
         options: As the client wrote them; None: all nodes by id, in one page.
         type_id: Only of this type.
         context_id: Only members of this context.
+        with_deleted: Also tombstones; without options they are always there.
         where: The request's fields with the filter_query and with the page token.
 
     Raises:
@@ -90,8 +92,19 @@ def list_page(
         raise InvalidArgument("must be CREATE_TIME, LAST_UPDATE_TIME or ID", field="options.order_by_field.field")
     order = Order(_COLUMNS[options.order_by_field.field], options.order_by_field.is_asc)
     query = [kind.name, order.column, order.ascending, type_id, context_id, options.filter_query]
+    if not with_deleted:
+        query.append("alive")
     after = _position(options.next_page_token, query, where[1])
-    found = session.listing.page(kind, order, size + 1, after, type_id=type_id, context_id=context_id, wanted=wanted)
+    found = session.listing.page(
+        kind,
+        order,
+        size + 1,
+        after,
+        type_id=type_id,
+        context_id=context_id,
+        wanted=wanted,
+        with_deleted=with_deleted,
+    )
     token = ""
     if len(found) > size:
         value, last = found[size - 1]

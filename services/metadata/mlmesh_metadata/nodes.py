@@ -7,7 +7,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 
 from mlmesh_metadata.checks import check_name, check_properties
 from mlmesh_metadata.kinds import Kind, Node
-from mlmesh_metadata.reserved import keep_reserved
+from mlmesh_metadata.reserved import is_deleted, keep_reserved
 from mlmesh_metadata.store import Session
 from mlmesh_metadata.values import Row
 
@@ -46,7 +46,7 @@ def put_node(
         InvalidArgument: No type, an unknown id, another type than stored, a property that the type does not declare.
         NotFound: No such type.
         AlreadyExists: Name or external_id is taken.
-        FailedPrecondition: It has changed since (`abort_if_changed`).
+        FailedPrecondition: It has changed since (`abort_if_changed`), or was deleted.
     """
     check_name(given.name, f"{field}.name")
     check_name(given.external_id, f"{field}.external_id")
@@ -70,6 +70,10 @@ def put_node(
         if touch:
             session.nodes.touch(kind, stored.id, at)
         return stored.id
+    if is_deleted(stored):
+        raise FailedPrecondition(
+            f"{field}: {kind.name} {stored.id} was deleted; put it without an id to make a new one"
+        )
     properties = _check(session, kind, wanted, stored.type_id, field)
     session.nodes.update(kind, stored, wanted, at, properties)
     return stored.id

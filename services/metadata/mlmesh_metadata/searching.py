@@ -16,6 +16,7 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
 from mlmesh_metadata.clock import now_ms
 from mlmesh_metadata.kinds import KINDS, Kind, Node
+from mlmesh_metadata.reserved import is_deleted
 from mlmesh_metadata.store import Session, Store
 from mlmesh_metadata.store.search_engines import BREAK, Term
 from mlmesh_metadata.store.search_index import Document, Hit, Progress, SearchIndex
@@ -85,7 +86,7 @@ def parse_query(query: str) -> list[Term]:
 def document_of(node: Node) -> Document:
     """Gives what is indexed of a node: its first `MAX_CHARACTERS` of names, uri, type and properties."""
     words: list[str] = []
-    left = MAX_CHARACTERS
+    left = 0 if is_deleted(node) else MAX_CHARACTERS
     for text in _texts(node):
         if left <= 0:
             break
@@ -231,7 +232,8 @@ class Search:
                 # The lock: who indexes a node at this moment would put it back.
                 index.progress(kind, lock=True)
                 ids = [hit.node_id for hit in hits if hit.kind == kind.number]
-                index.delete(kind, sorted(set(ids) - session.nodes.existing(kind, ids)))
+                alive = {node.id for node in session.nodes.by_ids(kind, ids) if not is_deleted(node)}
+                index.delete(kind, sorted(set(ids) - alive))
 
         self._store.write(change)
 
@@ -247,7 +249,8 @@ def _load(session: Session, hits: Iterable[Hit]) -> dict[Hit, tuple[Kind, Node]]
     found = {}
     for kind in KINDS:
         ids = [hit.node_id for hit in hits if hit.kind == kind.number]
-        found.update({Hit(kind.number, node.id): (kind, node) for node in session.nodes.by_ids(kind, ids)})
+        alive = [node for node in session.nodes.by_ids(kind, ids) if not is_deleted(node)]
+        found.update({Hit(kind.number, node.id): (kind, node) for node in alive})
     return found
 
 

@@ -4,7 +4,7 @@ from mlmesh_kit.database import create_engine
 from mlmesh_kit.lease import LeaseStore
 from mlmesh_kit.server import ServiceDefinition, Servicer
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2, metadata_store_service_pb2_grpc
-from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
+from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc, retention_pb2, retention_pb2_grpc
 
 from mlmesh_metadata.access import ACCESS
 from mlmesh_metadata.config import Settings
@@ -14,6 +14,7 @@ from mlmesh_metadata.routes import ExchangeRoutes
 from mlmesh_metadata.searching import Search
 from mlmesh_metadata.servicers.lineage import LineageServicer
 from mlmesh_metadata.servicers.metadata_store import MetadataStoreServicer
+from mlmesh_metadata.servicers.retention import RetentionServicer
 from mlmesh_metadata.store import Store
 
 
@@ -35,6 +36,11 @@ def build(settings: Settings) -> ServiceDefinition:
                 lineage_pb2.DESCRIPTOR.services_by_name["LineageService"],
                 lineage_pb2_grpc.add_LineageServiceServicer_to_server,
                 LineageServicer(store, indexer),
+            ),
+            Servicer(
+                retention_pb2.DESCRIPTOR.services_by_name["RetentionService"],
+                retention_pb2_grpc.add_RetentionServiceServicer_to_server,
+                RetentionServicer(store),
             ),
         ],
         access=ACCESS,

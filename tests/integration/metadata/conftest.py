@@ -12,7 +12,7 @@ from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service_pb2
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc as service_grpc
-from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc
+from mlmesh_protos.mlmesh.metadata.v1 import lineage_pb2, lineage_pb2_grpc, retention_pb2_grpc
 
 _numbers = itertools.count(1)
 
@@ -32,6 +32,7 @@ class MetadataClient:
         self.channel = process.channel()
         self.store: Any = service_grpc.MetadataStoreServiceStub(self.channel)
         self.lineage: Any = lineage_pb2_grpc.LineageServiceStub(self.channel)
+        self.retention: Any = retention_pb2_grpc.RetentionServiceStub(self.channel)
 
     def call(self, method: str, **fields: Any) -> Any:
         return getattr(self.store, method)(getattr(service_pb2, f"{method}Request")(**fields), timeout=30)

@@ -4,8 +4,10 @@ from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 from mlmesh_protos.mlmesh.metadata.v1 import graph_pb2
 
 from mlmesh_metadata.comparison import path_of
-from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, INPUTS, Kind, Node
+from mlmesh_metadata.kinds import ARTIFACT, EXECUTION, INPUTS, KINDS, Kind, Node
+from mlmesh_metadata.reserved import DELETED
 from mlmesh_metadata.store import Session
+from mlmesh_metadata.tombstones import tombstone_message
 from mlmesh_metadata.values import plain
 
 
@@ -41,9 +43,15 @@ def edge_message(event: mlpb.Event) -> graph_pb2.Edge:
 
 
 def decorated(session: Session, nodes: list[graph_pb2.Node]) -> list[graph_pb2.Node]:
-    """Adds to nodes the marks that stand on them."""
+    """Adds to nodes the marks that stand on them, and what is known of those that were deleted."""
     for kind in (ARTIFACT, EXECUTION):
         shown = {node.id: node for node in nodes if node.kind == kind.name}
         for note in session.marks.notes(kind, list(shown)):
             shown[note.node_id].marks.add(mark=f"marks/{note.mark_id}", reason=note.reason, origin=note.origin)
+    for kind in KINDS:
+        deleted = {node.id: node for node in nodes if node.kind == kind.name and DELETED in node.properties}
+        for node_id, row in (session.tombstones.of(kind, deleted) if deleted else {}).items():
+            node = deleted[node_id]
+            node.name = row.node_name
+            node.tombstone.CopyFrom(tombstone_message(row, node.type))
     return nodes

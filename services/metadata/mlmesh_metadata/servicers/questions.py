@@ -37,7 +37,7 @@ class QuestionRpcs:
         with self._store.read() as session:
             found = session.types.find(ARTIFACT, request.type)
             options = _options(request, request.filter)
-            page = _page(session, ARTIFACT, options, found.id) if found else Page([])
+            page = _page(session, ARTIFACT, options, found.id, with_deleted=request.show_deleted) if found else Page([])
             nodes = session.nodes.in_order(ARTIFACT, [stamp.id for stamp in page.stamps])
             shown = decorated(session, [node_message(ARTIFACT, node) for node in nodes])
         return question_pb2.ListArtifactsResponse(artifacts=shown, next_page_token=page.next_page_token)
@@ -58,8 +58,9 @@ class QuestionRpcs:
         with self._store.read() as session:
             dag = _dag(session, request)
             nodes = decorated(session, [node_message(kind, node) for kind, node in dag.nodes])
+            (shown,) = decorated(session, [node_message(CONTEXT, dag.context)])
         return question_pb2.Graph(
-            context=node_message(CONTEXT, dag.context),
+            context=shown,
             nodes=nodes,
             edges=[edge_message(event) for event in dag.events],
             truncated=dag.truncated,
@@ -115,7 +116,8 @@ class QuestionRpcs:
         self, request: question_pb2.ListContextsRequest, context: grpc.ServicerContext
     ) -> question_pb2.ListContextsResponse:
         with self._store.read() as session:
-            page = _page(session, CONTEXT, _options(request, contexts_filter(request.type, _facts(request))), None)
+            options = _options(request, contexts_filter(request.type, _facts(request)))
+            page = _page(session, CONTEXT, options, None, with_deleted=False)
             nodes = session.nodes.in_order(CONTEXT, [stamp.id for stamp in page.stamps])
         return question_pb2.ListContextsResponse(
             contexts=[node_message(CONTEXT, node) for node in nodes], next_page_token=page.next_page_token
@@ -148,8 +150,11 @@ def _options(request: Any, filter_query: str) -> mlpb.ListOperationOptions:
     return options
 
 
-def _page(session: Session, kind: Kind, options: mlpb.ListOperationOptions, type_id: int | None) -> Page:
-    return list_page(session, kind, options, type_id=type_id, where=("filter", "page_token"))
+def _page(
+    session: Session, kind: Kind, options: mlpb.ListOperationOptions, type_id: int | None, *, with_deleted: bool
+) -> Page:
+    where = ("filter", "page_token")
+    return list_page(session, kind, options, type_id=type_id, with_deleted=with_deleted, where=where)
 
 
 def _difference(one: Difference) -> question_pb2.Difference:

@@ -12,6 +12,7 @@ from mlmesh_metadata.kinds import Kind
 from mlmesh_metadata.store.filters import condition
 from mlmesh_metadata.store.nodes import Stamp
 from mlmesh_metadata.store.rows import chunks, tables_of
+from mlmesh_metadata.store.tombstones import not_deleted
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Listing:
         type_id: int | None = None,
         context_id: int | None = None,
         wanted: Expression | None = None,
+        with_deleted: bool = True,
     ) -> list[tuple[int, Stamp]]:
         """Gives the value of the order's column, and which node, in order.
 
@@ -54,6 +56,7 @@ class Listing:
             type_id: Only nodes of this type.
             context_id: Only members of this context; for contexts not allowed.
             wanted: Only what this filter_query matches.
+            with_deleted: Also tombstones.
 
         Raises:
             InvalidArgument: The database cannot calculate what the filter says.
@@ -69,6 +72,8 @@ class Listing:
             query = query.join(member, member.c[f"{kind.name}_id"] == node_id).where(member.c.context_id == context_id)
         if wanted is not None:
             query = query.where(condition(self._connection, kind, wanted))
+        if not with_deleted:
+            query = query.where(not_deleted(kind, node_id))
         if after is not None:
             position = sa.tuple_(sorted_by, node_id)
             bound = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from mlmesh_kit.database import TryAgain
 from mlmesh_kit.errors import AlreadyExists
 from mlmesh_protos.ml_metadata import metadata_store_pb2 as mlpb
 
@@ -117,6 +118,7 @@ class NodeRows:
 
         Raises:
             AlreadyExists: The new name or external id is another's.
+            TryAgain: Another transaction has changed it since it was read.
         """
         owned = tables_of(kind)
         named = wanted if kind.name_mutable and wanted.HasField("name") else stored
@@ -125,11 +127,14 @@ class NodeRows:
             "name": named.name if named.HasField("name") else None,
             "last_update_time_since_epoch": now,
             "node_id": stored.id,
+            "read_at": stored.last_update_time_since_epoch,
         }
         try:
-            owned.update.run(self._connection, columns)
+            found = owned.update.run(self._connection, columns)
         except sa.exc.IntegrityError as error:
             raise _taken(kind, wanted, error) from error
+        if not found:
+            raise TryAgain(f"{kind.name} {stored.id} was changed by another transaction")
         if _properties(stored) != _properties(wanted):
             self.flush()
             self._connection.execute(sa.delete(owned.properties).where(owned.key == stored.id))

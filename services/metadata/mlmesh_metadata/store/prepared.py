@@ -36,9 +36,12 @@ class Prepared:
         cursor.close()
         return found
 
-    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> None:
-        """Runs a statement that gives nothing."""
-        self._run(connection, values).close()
+    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> int:
+        """Runs a statement that gives nothing; tells how many rows it is about."""
+        cursor = self._run(connection, values)
+        count = int(cursor.rowcount)
+        cursor.close()
+        return count
 
     def run_each(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Runs a statement once for each row."""

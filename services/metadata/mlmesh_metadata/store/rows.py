@@ -47,11 +47,13 @@ class KindTables:
 
     @cached_property
     def update(self) -> Prepared:
-        """Changes all that a client sets."""
+        """Changes all that a client sets, if the node is still as it was `read_at`."""
         values: dict[str, Any] = {
             name: sa.bindparam(name) for name in [*self.own_columns, "last_update_time_since_epoch"]
         }
-        return Prepared(sa.update(self.nodes).where(self.nodes.c.id == sa.bindparam("node_id")).values(values))
+        c = self.nodes.c
+        same = sa.and_(c.id == sa.bindparam("node_id"), c.last_update_time_since_epoch == sa.bindparam("read_at"))
+        return Prepared(sa.update(self.nodes).where(same).values(values))
 
     @cached_property
     def insert_property(self) -> Prepared:

@@ -13,7 +13,9 @@ from mlmesh_metadata.store.listing import Listing
 from mlmesh_metadata.store.marks import MarkRows
 from mlmesh_metadata.store.node_cache import NodeCache
 from mlmesh_metadata.store.nodes import NodeRows
+from mlmesh_metadata.store.retention import RetentionRows
 from mlmesh_metadata.store.schema import prepare
+from mlmesh_metadata.store.tombstones import TombstoneRows
 from mlmesh_metadata.store.types import TypeCache, TypeRows
 
 T = TypeVar("T")
@@ -32,6 +34,8 @@ class Session:
         self.links = LinkRows(connection)
         self.listing = Listing(connection)
         self.marks = MarkRows(connection)
+        self.tombstones = TombstoneRows(connection)
+        self.retention = RetentionRows(connection)
 
 
 class Store:
