@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mlmesh_kit.testing import ServiceProcess
+from mlmesh_protos.mlmesh.metadata.v1 import retention_pb2_grpc, tombstone_pb2
 from sqlalchemy import make_url
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,7 @@ def test_a_database_of_mlmds_opens_as_it_is(theirs: tuple[Path, dict[str, dict[s
 
 
 def test_mlmd_opens_a_database_of_ours(ours: dict[str, dict[str, Any]], data_dir: Path, tmp_path: Path) -> None:
+    """Tombstones among the rest."""
     copy = tmp_path / "copy.db"
     source = sqlite3.connect(data_dir / "metadata" / "metadata.db")
     target = sqlite3.connect(copy)
@@ -106,8 +108,13 @@ def test_mlmd_opens_a_database_of_ours(ours: dict[str, dict[str, Any]], data_dir
         source.backup(target)
     source.close()
     target.close()
+    settings = {"DATABASE_URL": f"sqlite:///{copy}"}
+    with ServiceProcess("mlmesh_metadata", "MLMESH_METADATA_", tmp_path, settings) as deleting:
+        stub = retention_pb2_grpc.RetentionServiceStub(deleting.channel())
+        ids: dict[str, Any] = {"artifact_ids": [1, 2, 3], "execution_ids": [1, 2], "context_ids": [1]}
+        assert len(stub.DeleteNodes(tombstone_pb2.DeleteNodesRequest(**ids)).tombstones) == 6
     read = _read_all(f"sqlite:{copy}")
-    assert len(read["artifacts"]) > 20
+    assert len(read["artifacts"]) > 20 and str(read["artifacts"]).count("mlmesh_deleted") == 3
     with ServiceProcess(
         "mlmesh_metadata", "MLMESH_METADATA_", tmp_path, {"DATABASE_URL": f"sqlite:///{copy}"}
     ) as again:

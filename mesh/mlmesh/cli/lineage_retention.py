@@ -1,6 +1,7 @@
 """Commands that delete: nodes by id, and what retention policies let go."""
 
 import re
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -179,7 +180,7 @@ def apply(
 
 
 def _ask(question: str, as_json: bool) -> None:
-    if not typer.confirm(question, err=True):
+    if not sys.stdin.isatty() or not typer.confirm(question, err=True):
         fail("nothing was deleted; to do it without being asked: --yes", as_json=as_json)
 
 

@@ -98,8 +98,9 @@ retention_plans = sa.Table(
     sa.Column("expire_time", sa.BigInteger, nullable=False),
     sa.Column("apply_time", sa.BigInteger),
     sa.Column("truncated", sa.Boolean, nullable=False),
+    sqlite_autoincrement=True,
 )
-"""Dry runs; apply_time is NULL until the last item has its outcome."""
+"""Dry runs, whose numbers are never given again; apply_time is NULL until the last item has its outcome."""
 
 retention_items = sa.Table(
     "mlmesh_retention_item",

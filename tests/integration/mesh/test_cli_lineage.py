@@ -7,7 +7,9 @@ from subprocess import CompletedProcess
 from typing import Any
 from xml.etree import ElementTree
 
+import httpx
 import pytest
+from support.mesh import RunningMesh
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -125,3 +127,44 @@ def test_exported_and_imported_again(mlmesh: Command, artifacts: dict[str, str],
 def test_found_by_words(mlmesh: Command, ended_run: dict[str, Any]) -> None:
     done = mlmesh("lineage", "search", ended_run["run_id"], "--kind", "context", "--json")
     assert ended_run["run_id"] in {node["name"] for node in json.loads(done.stdout)["nodes"]}, done.stderr
+
+
+def test_deleted_by_hand_and_by_rules(mlmesh: Command, mesh: RunningMesh) -> None:
+    with httpx.Client(base_url=mesh.ingress, timeout=20) as http:
+        event = {
+            "eventType": "COMPLETE",
+            "eventTime": "2024-05-01T12:00:00Z",
+            "producer": "https://example.com",
+            "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json",
+            "run": {"runId": "5f5e83fa-3480-44ff-99c5-ff943904e5e8"},
+            "job": {"namespace": "n", "name": "j"},
+            "outputs": [{"namespace": "file", "name": f"/data/{name}"} for name in ("one", "two", "three")],
+        }
+        assert http.post("/api/v1/lineage", json=event).is_success
+        nodes = http.get("/metadata/v1/search", params={"query": "data", "kind": "artifact"}).json()["nodes"]
+    made = {node["name"].rpartition("/")[2]: node for node in nodes if node["uri"].startswith("file")}
+    one, kind = made["one"]["id"], made["one"]["type"]
+    tried = mlmesh("lineage", "delete", "artifact", one, "--dry-run")
+    assert tried.returncode == 0 and "would be deleted" in tried.stdout, tried.stderr
+    unasked = mlmesh("lineage", "delete", "artifact", one)
+    assert unasked.returncode == 1 and "--yes" in unasked.stderr + unasked.stdout
+    assert not json.loads(mlmesh("lineage", "deleted", "--json").stdout)["tombstones"]
+    done = json.loads(mlmesh("lineage", "delete", "artifact", one, "-r", "GDPR", "--yes", "--json").stdout)
+    assert [(node["node_id"], node["reason"]) for node in done["tombstones"]] == [(one, "GDPR")]
+    assert "GDPR" in mlmesh("lineage", "deleted").stdout
+    assert "deleted 20" in mlmesh("lineage", "show", one).stdout
+    assert mlmesh("lineage", "delete", "artifact", "999999", "--yes").returncode == 1
+
+    assert mlmesh("lineage", "retention", "set", "tidy", "--type", kind, "--older-than", "soon").returncode == 2
+    made_rule = mlmesh("lineage", "retention", "set", "tidy", "--type", kind, "--keep-latest", "1")
+    assert made_rule.returncode == 0 and "not among the 1 newest" in made_rule.stdout, made_rule.stderr
+    assert "tidy" in mlmesh("lineage", "retention", "list").stdout
+    planned = json.loads(mlmesh("lineage", "retention", "plan", "tidy", "--json").stdout)
+    assert planned["node_count"] == len(planned["retention_items"]) > 0
+    number = planned["name"].rpartition("/")[2]
+    assert mlmesh("lineage", "retention", "apply", number).returncode == 1
+    applied = mlmesh("lineage", "retention", "apply", number, "--yes")
+    assert f"deleted {planned['node_count']} node" in applied.stdout, applied.stderr
+    assert "deleted" in mlmesh("lineage", "retention", "show", number).stdout
+    assert mlmesh("lineage", "retention", "remove", "tidy").returncode == 0
+    assert mlmesh("lineage", "retention", "remove", "tidy").returncode == 1

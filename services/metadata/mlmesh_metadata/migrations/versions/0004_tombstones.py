@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("apply_time", sa.BigInteger),
         sa.Column("truncated", sa.Boolean, nullable=False),
         mysql_charset="utf8mb4",
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "mlmesh_retention_item",
