@@ -67,7 +67,7 @@ bench: install clients ## Measure ourselves beside our peers
 	$(BIN)/python -m bench
 
 bench-metadata: install clients ## Measure the metadata service beside ML Metadata
-	$(BIN)/python -m bench metadata
+	$(BIN)/python -m bench metadata metadata_growth
 
 wheels: install ## Build a wheel of each distribution into dist/
 	for member in . $(MEMBERS); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$member || exit 1; done

@@ -1,6 +1,7 @@
 """The load of bench_metadata, in the environment of the stock client: `metadata_load.py TARGET ROWS`.
 
-TARGET is `sqlite:FILE` (ML Metadata's own store, in this process) or `grpc:HOST:PORT`. Prints JSON: seconds or rates.
+TARGET is `sqlite:FILE` or `postgresql:HOST:PORT:DATABASE:USER` (ML Metadata's own store, in this process) or
+`grpc:HOST:PORT`. Prints JSON: milliseconds or rates.
 """
 
 import json
@@ -25,6 +26,11 @@ def connect(target: str) -> Any:
         config.sqlite.filename_uri = rest
         config.sqlite.connection_mode = 3
         return ml_metadata.MetadataStore(config)
+    if kind == "postgresql":
+        postgresql = mlpb.ConnectionConfig().postgresql
+        postgresql.host, postgresql.port, postgresql.dbname, postgresql.user = rest.split(":")
+        postgresql.password, postgresql.skip_db_creation = "none", True
+        return ml_metadata.MetadataStore(mlpb.ConnectionConfig(postgresql=postgresql))
     host, _, port = rest.partition(":")
     return ml_metadata.MetadataStore(mlpb.MetadataStoreClientConfig(host=host, port=int(port)))
 
@@ -127,7 +133,7 @@ def main() -> None:
         "one by id, ms": 1000 * median(lambda: store.get_artifacts_by_id([ids[0]])),
         "empty call, ms": 1000 * median(lambda: store.get_artifacts_by_id([])),
     }
-    if target.startswith("sqlite"):
+    if target.startswith(("sqlite", "postgresql")):
         result["16 clients, mixed, calls/s"] = mixed([store] * 16, data, ids, numbers)
     else:
         result["16 clients, mixed, calls/s"] = mixed([connect(target) for _ in range(16)], data, ids, numbers)

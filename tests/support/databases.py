@@ -126,6 +126,11 @@ def mariadb() -> Iterator[Server]:
             process.wait()
 
 
+def has_postgresql() -> bool:
+    """Tells whether Debian's package of PostgreSQL is installed."""
+    return bool(_POSTGRES)
+
+
 def _mariadbd() -> Path | None:
     found = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
     return Path(found) if found else None
@@ -133,7 +138,7 @@ def _mariadbd() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
-    if not _POSTGRES:
+    if not has_postgresql():
         pytest.skip("PostgreSQL's server is not installed (package postgresql)")
     with postgresql() as server:
         yield server
