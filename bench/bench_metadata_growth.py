@@ -1,7 +1,7 @@
 """What reads of the metadata service cost while it grows: 10^4, 10^5 and 10^6 artifacts on SQLite, and its memory.
 
-`make bench-metadata`. `SIZES=10000,100000` for other sizes. Milliseconds of a call over gRPC, median; beside each, what it
-is of the smallest size's. Lineage is 50 executions and 51 artifacts deep.
+`make bench-metadata`. `SIZES=10000,100000` for other sizes. Milliseconds of a call over gRPC, median; beside each, what
+it is of the smallest size's. Lineage is 50 executions and 51 artifacts deep.
 """
 
 import os
