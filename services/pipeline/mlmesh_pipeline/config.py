@@ -28,6 +28,7 @@ class Settings(ServiceSettings):
     scan_seconds: float = Field(
         2, gt=0, description="How often runs without a driver and wishes to terminate are looked for"
     )
+    cron_schedule_timezone: str = Field("UTC", description="Where the clock of recurring runs' cron expressions hangs")
     install_packages: bool = Field(True, description="Whether packages_to_install that are missing are installed")
     preload: str = Field("kfp.dsl.executor_main,kfp.dsl", description="Modules that tasks find imported already")
     task_environment: str = Field("", description="Further variables of this process that tasks get, by name")

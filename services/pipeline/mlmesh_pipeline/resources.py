@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mlmesh_pipeline.recurring.schedule import Trigger
+
 
 def now() -> int:
     """Gives the time in microseconds since the epoch."""
@@ -130,6 +132,41 @@ class Run:
     plugins_input: dict[str, Any] = field(default_factory=dict)
     pipeline_context_id: int = 0
     run_context_id: int = 0
+    recurring_run_id: str = ""
+    scheduled_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringRun:
+    """A rule that makes runs. `version_id` is empty where each run takes the pipeline's latest version, and
+    `pipeline_id` where the specification came with the request.
+
+    `last_scheduled` and `next_at` are whole seconds since the epoch.
+    """
+
+    recurring_run_id: str
+    namespace: str
+    experiment_id: str
+    display_name: str
+    parameters: dict[str, Any]
+    trigger: Trigger
+    description: str = ""
+    pipeline_id: str = ""
+    version_id: str = ""
+    spec_digest: str = ""
+    pipeline_root: str = ""
+    service_account: str = ""
+    creator: str = ""
+    plugins_input: dict[str, Any] = field(default_factory=dict)
+    max_concurrency: int = 1
+    no_catchup: bool = False
+    enabled: bool = True
+    created_at: int = 0
+    updated_at: int = 0
+    last_scheduled: int = 0
+    last_index: int = 0
+    next_at: int = 0
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)

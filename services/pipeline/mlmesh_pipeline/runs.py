@@ -13,7 +13,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
-from mlmesh_pipeline.ir.document import parse
+from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, now
@@ -33,6 +33,9 @@ class NewRun:
     service_account: str = ""
     creator: str = ""
     plugins_input: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    recurring_run_id: str = ""
+    scheduled_at: int = 0
 
 
 class Runs:
@@ -51,7 +54,14 @@ class Runs:
         self._artifact_root = artifact_root
         self._wake = wake
 
-    def create(self, experiment: Experiment, new: NewRun, spec: dict[str, Any], version: PipelineVersion | None) -> Run:
+    def create(
+        self,
+        experiment: Experiment,
+        new: NewRun,
+        spec: dict[str, Any],
+        version: PipelineVersion | None,
+        claim: Callable[[Any], None] | None = None,
+    ) -> Run:
         """Checks a run whole, and creates it.
 
         Args:
@@ -59,6 +69,7 @@ class Runs:
             new: What was asked for.
             spec: The pipeline.
             version: Where the pipeline came from; None: with the request.
+            claim: Called in the transaction that stores the run, with its connection; what it raises comes through.
 
         Raises:
             InvalidArgument: The pipeline, a parameter or a name is wrong.
@@ -68,12 +79,9 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document = parse(spec)
-        check(document)
-        check_runnable(document)
-        parameters = runtime_parameters(document, whole(new.parameters))
+        document, parameters = _checked(spec, new.parameters)
         run = Run(
-            run_id=str(uuid.uuid4()),
+            run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
             experiment_id=experiment.experiment_id,
             display_name=new.display_name,
@@ -89,10 +97,22 @@ class Runs:
             created_at=now(),
             state=RuntimeState.PENDING,
             plugins_input=new.plugins_input,
+            recurring_run_id=new.recurring_run_id,
+            scheduled_at=new.scheduled_at,
         )
-        created = self._store.create(run, document.content)
+        created = self._store.create(run, document.content, claim)
         self._wake()
         return created
+
+    def check(self, spec: dict[str, Any], parameters: dict[str, Any], pipeline_root: str) -> str:
+        """Checks what `create` would be given; gives the pipeline root.
+
+        Raises:
+            InvalidArgument: The pipeline or a parameter is wrong.
+            FailedPrecondition: Something in the pipeline cannot run on this machine.
+        """
+        _checked(spec, parameters)
+        return self._root(pipeline_root)
 
     def terminate(self, run_id: str) -> None:
         """Ends an active run.
@@ -151,3 +171,10 @@ class Runs:
                 "other stores are not served yet"
             )
         return root
+
+
+def _checked(spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+    document = parse(spec)
+    check(document)
+    check_runnable(document)
+    return document, runtime_parameters(document, whole(given))

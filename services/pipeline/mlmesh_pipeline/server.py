@@ -33,15 +33,27 @@ from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
 from mlmesh_pipeline.lineage.publisher import Publisher
 from mlmesh_pipeline.pipelines import Pipelines
+from mlmesh_pipeline.recurring.timer import Timer
+from mlmesh_pipeline.recurring_runs import RecurringRuns
 from mlmesh_pipeline.routes.files import FileRoutes
 from mlmesh_pipeline.routes.upload import UploadRoutes
 from mlmesh_pipeline.runs import Runs
 from mlmesh_pipeline.servicers.experiment import ExperimentServicer
 from mlmesh_pipeline.servicers.pipeline import PipelineServicer
+from mlmesh_pipeline.servicers.recurring_run import RecurringRunServicer
 from mlmesh_pipeline.servicers.run import RunServicer
+from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.servicers.system import AuthServicer, FilterServicer, HealthzServicer
-from mlmesh_pipeline.servicers.unserved import RecurringRunServicer, ReportServicer, VisualizationServicer
-from mlmesh_pipeline.store import CacheStore, ExperimentStore, OutboxStore, PipelineStore, RunStore, TaskStore
+from mlmesh_pipeline.servicers.unserved import ReportServicer, VisualizationServicer
+from mlmesh_pipeline.store import (
+    CacheStore,
+    ExperimentStore,
+    OutboxStore,
+    PipelineStore,
+    RecurringRunStore,
+    RunStore,
+    TaskStore,
+)
 from mlmesh_pipeline.store.owner import free_leases_of_the_dead
 from mlmesh_pipeline.tables import leases
 
@@ -54,23 +66,28 @@ def build(settings: Settings) -> ServiceDefinition:
     experiment_store, pipeline_store = ExperimentStore(database), PipelineStore(database)
     run_store, task_store = RunStore(database), TaskStore(database)
     lease_store = LeaseStore(database, leases)
-    scheduler = Scheduler(settings, Stores(run_store, task_store, CacheStore(database)), lease_store)
+    timer = Timer(settings.scan_seconds)
+    scheduler = Scheduler(settings, Stores(run_store, task_store, CacheStore(database)), lease_store, timer.wake)
     experiments, pipelines = Experiments(experiment_store), Pipelines(pipeline_store)
     work_root = settings.service_dir / "runs"
     runs = Runs(run_store, settings.resolved_artifact_root, work_root, scheduler.wake)
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
     files = FileRoutes(run_store, task_store, work_root)
-    run_servicer = RunServicer(
+    recurring_store = RecurringRunStore(database)
+    recurring = RecurringRuns(
+        recurring_store,
         runs,
-        experiments,
-        store=run_store,
-        tasks=task_store,
-        experiment_store=experiment_store,
+        experiments=experiment_store,
         pipelines=pipeline_store,
+        zone=settings.cron_schedule_timezone,
+        wake=timer.wake,
     )
+    timer.fire = recurring.fire
+    sources = Sources(experiments, experiment_store, pipeline_store)
+    run_servicer = RunServicer(runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store)
+    recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
     # The generated bases answer UNIMPLEMENTED; their type stubs call them abstract.
-    recurring = RecurringRunServicer()  # type: ignore[abstract]
     reports = ReportServicer()  # type: ignore[abstract]
     visualizations = VisualizationServicer()  # type: ignore[abstract]
     table: list[tuple[Any, Any, str, Any]] = [
@@ -80,7 +97,7 @@ def build(settings: Settings) -> ServiceDefinition:
         (healthz_pb2, healthz_pb2_grpc, "HealthzService", HealthzServicer()),
         (auth_pb2, auth_pb2_grpc, "AuthService", AuthServicer()),
         (filter_pb2, filter_pb2_grpc, "DummyFilterService", FilterServicer()),
-        (recurring_run_pb2, recurring_run_pb2_grpc, "RecurringRunService", recurring),
+        (recurring_run_pb2, recurring_run_pb2_grpc, "RecurringRunService", recurring_servicer),
         (report_pb2, report_pb2_grpc, "ReportService", reports),
         (visualization_pb2, visualization_pb2_grpc, "VisualizationService", visualizations),
     ]
@@ -94,5 +111,5 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*uploads.routes(), *files.routes()],
-        lifespans=[publisher.running, scheduler.running],
+        lifespans=[publisher.running, scheduler.running, timer.running],
     )

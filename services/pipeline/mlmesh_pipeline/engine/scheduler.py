@@ -31,12 +31,16 @@ class Scheduler:
         settings: Of the service.
         stores: The database.
         leases: One for each run that is driven.
+        ended: Called when a run is no longer driven here.
     """
 
-    def __init__(self, settings: Settings, stores: Stores, leases: LeaseStore) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, leases: LeaseStore, ended: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._stores = stores
         self._leases = leases
+        self._ended = ended
         self._owner = new_owner()
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
         self._awake = asyncio.Event()
@@ -133,6 +137,7 @@ class Scheduler:
             if not self._stopping:
                 await self._loop.run_in_executor(database, self._leases.release, _PREFIX + run_id, self._owner)
                 self._awake.set()
+                self._ended()
 
     async def _renew(self, database: ThreadPoolExecutor) -> None:
         """Renews the leases; a driver whose lease is gone, or could not be renewed in time, stops."""

@@ -1,8 +1,9 @@
 """Cron expressions as KFP has them: those of robfig/cron v1, with seconds first.
 
-`second minute hour day-of-month month [day-of-week]`, each `*`, `?`, `N`, `N-M`, with `/STEP`, in lists by comma; months and days
-of the week by name; `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`, `@hourly`; `@every 1h30m`. A prefix
-`TZ=Europe/Berlin ` or `CRON_TZ=...` says where the clock hangs. See https://pkg.go.dev/github.com/robfig/cron@v1.2.0.
+`second minute hour day-of-month month [day-of-week]`, each `*`, `?`, `N`, `N-M`, with `/STEP`, in lists by comma;
+months and days of the week by name; `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`, `@hourly`;
+`@every 1h30m`. A prefix `TZ=Europe/Berlin ` or `CRON_TZ=...` says where the clock hangs.
+See https://pkg.go.dev/github.com/robfig/cron@v1.2.0.
 """
 
 import datetime
@@ -91,8 +92,8 @@ class CronExpression:
     def after(self, moment: int) -> int | None:
         """Gives the first time after a moment; None if there is none within five years.
 
-        Where clocks are put forward, what would be in the hour that is left out does not fire; where they are put back, what is in
-        the hour that comes twice fires twice.
+        Where clocks are put forward, what would be in the hour that is left out does not fire; where they are put back,
+        what is in the hour that comes twice fires twice.
 
         Args:
             moment: Seconds since the epoch.
@@ -101,7 +102,7 @@ class CronExpression:
             return moment + self.every
         try:
             return self._find(moment)
-        except OverflowError:  # beyond the year 9999
+        except (OverflowError, ValueError):  # beyond the year 9999
             return None
 
     def _find(self, moment: int) -> int | None:
@@ -167,7 +168,9 @@ def parse_cron(text: str, field: str, zone: str = "UTC") -> CronExpression:
         return _every(rest.removeprefix("@every "), clock, field)
     if rest.startswith("@"):
         if rest not in _DESCRIPTORS:
-            raise InvalidArgument(f"must be one of {', '.join(_DESCRIPTORS)} or @every DURATION, not {rest!r}", field=field)
+            raise InvalidArgument(
+                f"must be one of {', '.join(_DESCRIPTORS)} or @every DURATION, not {rest!r}", field=field
+            )
         rest = _DESCRIPTORS[rest]
     words = rest.split()
     if len(words) == 5:
@@ -175,9 +178,11 @@ def parse_cron(text: str, field: str, zone: str = "UTC") -> CronExpression:
     if len(words) != 6:
         message = f"must have 6 fields, seconds first ('0 30 9 * * mon-fri' is half past nine), not {len(words)}"
         raise InvalidArgument(message, field=field)
-    values = [_values(word, kind, field) for word, kind in zip(words, _FIELDS, strict=True)]
+    seconds, minutes, hours, days, months, weekdays = (
+        _values(word, kind, field) for word, kind in zip(words, _FIELDS, strict=True)
+    )
     any_day = any(part[:1] in {"*", "?"} for word in (words[3], words[5]) for part in word.split(","))
-    return CronExpression(*values, any_day=any_day, zone=clock)
+    return CronExpression(seconds, minutes, hours, days, months, weekdays, any_day=any_day, zone=clock)
 
 
 def _values(word: str, kind: _Field, field: str) -> frozenset[int]:

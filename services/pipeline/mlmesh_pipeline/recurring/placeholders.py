@@ -1,7 +1,7 @@
 """What KFP puts into the parameters of the runs that a recurring run makes.
 
-`[[ScheduledTime]]`, `[[CurrentTime]]` (as 20060102150405, UTC), `[[Index]]` (from 1), `[[RunUUID]]`, and the times with a layout of
-Go's package time, such as `[[ScheduledTime.2006-01-02]]`. Anything else in double brackets stays as it is.
+`[[ScheduledTime]]`, `[[CurrentTime]]` (as 20060102150405, UTC), `[[Index]]` (from 1), `[[RunUUID]]`, and the times with
+a layout of Go's package time, such as `[[ScheduledTime.2006-01-02]]`. Anything else in double brackets stays as it is.
 """
 
 import datetime

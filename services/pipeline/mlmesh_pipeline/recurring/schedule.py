@@ -80,17 +80,19 @@ class Schedule:
         return self._latest(found, now)
 
     def _latest(self, found: int, now: int) -> int:
-        """Gives the last time of a cron expression up to now; times apart as far as they please are not walked one by one."""
-        span = 1
-        while span < now - found:  # backwards, in windows that double, to the first that has a time in it
-            inside = self._step(max(found, now - span) - 1)
-            if inside <= now:
-                break
-            span *= 2
-        latest = self._step(max(found, now - span) - 1)
-        while (later := self._step(latest)) <= now:
-            latest = later
-        return latest
+        """Gives the last time of a cron expression up to now, by bisection: is there a time between here and now?"""
+        assert self._cron is not None
+        if self._cron.every:
+            last = min(now, self._trigger.end or now)
+            return found + (last - found) // self._cron.every * self._cron.every
+        some, none = found, now + 1
+        while none - some > 1:
+            middle = (some + none) // 2
+            if self._step(middle - 1) <= now:
+                some = middle
+            else:
+                none = middle
+        return some
 
     def _step(self, since: int) -> int:
         trigger = self._trigger

@@ -7,7 +7,13 @@ from urllib.parse import unquote
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from google.rpc import status_pb2
 from mlmesh_kit.errors import InvalidArgument
-from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import experiment_pb2, filter_pb2, pipeline_pb2, run_pb2
+from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
+    experiment_pb2,
+    filter_pb2,
+    pipeline_pb2,
+    recurring_run_pb2,
+    run_pb2,
+)
 
 from mlmesh_pipeline.listing import ListQuery, Operation, Predicate, page_size_of
 from mlmesh_pipeline.pipelines import Naming
@@ -19,6 +25,7 @@ from mlmesh_pipeline.resources import (
     Pipeline,
     PipelineVersion,
     Problem,
+    RecurringRun,
     Run,
     Task,
     Values,
@@ -146,23 +153,60 @@ def run_message(run: Run, spec: dict[str, Any] | None, history: list[Event]) -> 
         description=run.description,
         service_account=run.service_account,
         created_at=timestamp(run.created_at),
-        scheduled_at=timestamp(run.created_at),
+        scheduled_at=timestamp(run.scheduled_at),
         finished_at=timestamp(run.finished_at),
         state=run_pb2.RuntimeState.Value(run.state.value),
         error=problem_message(run.problem),
         state_history=[_status(event) for event in history],
+        recurring_run_id=run.recurring_run_id,
     )
-    message.runtime_config.pipeline_root = run.pipeline_root
-    for name, value in run.parameters.items():
+    _fill_source(message, run, spec)
+    return message
+
+
+def recurring_message(recurring: RecurringRun, spec: dict[str, Any] | None) -> recurring_run_pb2.RecurringRun:
+    """Gives a recurring run as a message; `spec` is the pipeline that came with the request, if one did."""
+    modes, states = recurring_run_pb2.RecurringRun.Mode, recurring_run_pb2.RecurringRun.Status
+    message = recurring_run_pb2.RecurringRun(
+        recurring_run_id=recurring.recurring_run_id,
+        display_name=recurring.display_name,
+        description=recurring.description,
+        service_account=recurring.service_account,
+        max_concurrency=recurring.max_concurrency,
+        mode=modes.ENABLE if recurring.enabled else modes.DISABLE,
+        status=states.ENABLED if recurring.enabled else states.DISABLED,
+        created_at=timestamp(recurring.created_at),
+        updated_at=timestamp(recurring.updated_at),
+        error=problem_message(recurring.problem),
+        no_catchup=recurring.no_catchup,
+        namespace=recurring.namespace,
+        experiment_id=recurring.experiment_id,
+    )
+    trigger = recurring.trigger
+    if trigger.cron:
+        schedule: Any = message.trigger.cron_schedule
+        schedule.cron = trigger.cron
+    else:
+        schedule = message.trigger.periodic_schedule
+        schedule.interval_second = trigger.interval
+    for name, seconds in (("start_time", trigger.start), ("end_time", trigger.end)):
+        if seconds:
+            getattr(schedule, name).FromSeconds(seconds)
+    _fill_source(message, recurring, spec)
+    return message
+
+
+def _fill_source(message: Any, source: Run | RecurringRun, spec: dict[str, Any] | None) -> None:
+    message.runtime_config.pipeline_root = source.pipeline_root
+    for name, value in source.parameters.items():
         json_format.ParseDict(value, message.runtime_config.parameters[name])
-    for name, content in run.plugins_input.items():
+    for name, content in source.plugins_input.items():
         message.plugins_input[name].CopyFrom(struct(content))
-    if run.version_id:
-        message.pipeline_version_reference.pipeline_id = run.pipeline_id
-        message.pipeline_version_reference.pipeline_version_id = run.version_id
+    if source.pipeline_id:
+        message.pipeline_version_reference.pipeline_id = source.pipeline_id
+        message.pipeline_version_reference.pipeline_version_id = source.version_id
     elif spec is not None:
         message.pipeline_spec.CopyFrom(struct(spec))
-    return message
 
 
 def run_details(

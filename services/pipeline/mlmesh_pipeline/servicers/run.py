@@ -10,11 +10,11 @@ from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2, run_pb
 
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.engine.paths import file_path
-from mlmesh_pipeline.experiments import Experiments
-from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, StorageState
+from mlmesh_pipeline.resources import Run, StorageState
 from mlmesh_pipeline.runs import NewRun, Runs
 from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message
-from mlmesh_pipeline.store import ExperimentStore, PipelineStore, RunStore, TaskStore
+from mlmesh_pipeline.servicers.sources import Sources
+from mlmesh_pipeline.store import ExperimentStore, RunStore, TaskStore
 
 _MAX_ARTIFACT_BYTES = 32 << 20
 
@@ -24,31 +24,29 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
 
     Args:
         runs: Creates and changes them.
-        experiments: Gives the default experiment.
-        store, tasks, experiment_store, pipelines: The database.
+        sources: Finds what requests name.
+        store, tasks, experiment_store: The database.
     """
 
     def __init__(
         self,
         runs: Runs,
-        experiments: Experiments,
+        sources: Sources,
         *,
         store: RunStore,
         tasks: TaskStore,
         experiment_store: ExperimentStore,
-        pipelines: PipelineStore,
     ) -> None:
         self._runs = runs
-        self._experiments = experiments
+        self._sources = sources
         self._store = store
         self._tasks = tasks
         self._experiment_store = experiment_store
-        self._pipelines = pipelines
 
     def CreateRun(self, request: Any, context: Any) -> run_pb2.Run:
         asked = request.run
-        experiment = self._experiment(asked.experiment_id or request.experiment_id)
-        spec, version = self._source(asked)
+        experiment = self._sources.experiment(asked.experiment_id or request.experiment_id, "runs")
+        spec, version = self._sources.pipeline(asked, "run")
         new = NewRun(
             display_name=asked.display_name,
             parameters=parameters_of(asked.runtime_config),
@@ -120,30 +118,6 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         if path.stat().st_size > _MAX_ARTIFACT_BYTES:
             raise ResourceExhausted(f"artifact {request.artifact_name!r} is larger than {_MAX_ARTIFACT_BYTES} bytes")
         return run_pb2.ReadArtifactResponse(data=path.read_bytes())
-
-    def _experiment(self, experiment_id: str) -> Experiment:
-        if not experiment_id:
-            namespace = require("create", "runs") or current_caller().default_namespace
-            return self._experiments.default(namespace)
-        found = self._experiment_store.get(experiment_id)
-        require_visible("get", "experiments", found.namespace, "experiment", experiment_id)
-        require("create", "runs", found.namespace)
-        return found
-
-    def _source(self, asked: Any) -> tuple[dict[str, Any], PipelineVersion | None]:
-        kind = asked.WhichOneof("pipeline_source")
-        if kind == "pipeline_spec":
-            return json_format.MessageToDict(asked.pipeline_spec), None
-        if kind is None:
-            raise InvalidArgument("one of pipeline_spec and pipeline_version_reference is required", field="run")
-        reference = asked.pipeline_version_reference
-        version_id = asked.pipeline_version_id or reference.pipeline_version_id
-        if not reference.pipeline_id and not version_id:
-            raise InvalidArgument("pipeline_id is required", field="run.pipeline_version_reference.pipeline_id")
-        version = self._pipelines.get_version(reference.pipeline_id, version_id)
-        pipeline = self._pipelines.get(version.pipeline_id)
-        require_visible("get", "pipelines", pipeline.namespace, "pipeline", pipeline.pipeline_id)
-        return version.spec, version
 
     def _visible(self, verb: str, run_id: str) -> Run:
         if not run_id:

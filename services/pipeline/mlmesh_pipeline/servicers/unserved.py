@@ -1,14 +1,9 @@
 """Services whose RPCs answer UNIMPLEMENTED: the generated base classes do."""
 
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
-    recurring_run_pb2_grpc,
     report_pb2_grpc,
     visualization_pb2_grpc,
 )
-
-
-class RecurringRunServicer(recurring_run_pb2_grpc.RecurringRunServiceServicer):
-    """Recurring runs are not served yet."""
 
 
 class ReportServicer(report_pb2_grpc.ReportServiceServicer):

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mlmesh_pipeline.listing import ListQuery, Page
-from mlmesh_pipeline.resources import Experiment, StorageState
+from mlmesh_pipeline.resources import Experiment, StorageState, now
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.tables import experiments, runs
+from mlmesh_pipeline.tables import experiments, recurring_runs, runs
 
 _FIELDS = {
     "id": experiments.c.experiment_id,
@@ -83,13 +83,17 @@ class ExperimentStore:
             )
 
     def archive(self, experiment_id: str) -> None:
-        """Archives an experiment and its runs."""
+        """Archives an experiment and its runs; its recurring runs fire no more."""
 
         def write(connection: Connection) -> None:
             _set_storage(connection, experiment_id, StorageState.ARCHIVED)
             connection.execute(
                 update(runs).where(runs.c.experiment_id == experiment_id).values(storage_state=StorageState.ARCHIVED)
             )
+            of_experiment = update(recurring_runs).where(
+                recurring_runs.c.experiment_id == experiment_id, recurring_runs.c.enabled == 1
+            )
+            connection.execute(of_experiment.values(enabled=0, updated_at=now()))
 
         run_transaction(self._engine, write)
 

@@ -1,5 +1,6 @@
 """Runs in the database."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
@@ -21,7 +22,8 @@ _FIELDS = {
     "display_name": runs.c.display_name,
     "description": runs.c.description,
     "created_at": runs.c.created_at,
-    "scheduled_at": runs.c.created_at,
+    "scheduled_at": runs.c.scheduled_at,
+    "recurring_run_id": runs.c.recurring_run_id,
     "finished_at": runs.c.finished_at,
     "state": runs.c.state,
     "status": runs.c.state,
@@ -32,7 +34,7 @@ _FIELDS = {
     "pipeline_id": runs.c.pipeline_id,
     "pipeline_version_id": runs.c.version_id,
 }
-_ACTIVE = [RuntimeState.PENDING.value, RuntimeState.RUNNING.value, RuntimeState.CANCELING.value]
+ACTIVE = [RuntimeState.PENDING.value, RuntimeState.RUNNING.value, RuntimeState.CANCELING.value]
 
 
 class RunStore:
@@ -45,10 +47,18 @@ class RunStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, run: Run, spec: dict[str, Any]) -> Run:
-        """Adds a run, PENDING, with its specification."""
+    def create(self, run: Run, spec: dict[str, Any], claim: Callable[[Connection], None] | None = None) -> Run:
+        """Adds a run, PENDING, with its specification.
+
+        Args:
+            run: It; its digest is not looked at.
+            spec: The pipeline.
+            claim: Called first in the transaction; what it raises comes through, and there is no run.
+        """
 
         def write(connection: Connection) -> str:
+            if claim is not None:
+                claim(connection)
             digest = put_spec(connection, spec)
             connection.execute(
                 insert(runs).values(
@@ -71,6 +81,8 @@ class RunStore:
                     state=run.state.value,
                     problem="",
                     plugins_input=dump(run.plugins_input),
+                    recurring_run_id=run.recurring_run_id,
+                    scheduled_at=run.scheduled_at or run.created_at,
                 )
             )
             connection.execute(
@@ -206,7 +218,7 @@ class RunStore:
             return list(
                 connection.execute(
                     select(runs.c.run_id)
-                    .where(runs.c.state.in_(_ACTIVE), ~live)
+                    .where(runs.c.state.in_(ACTIVE), ~live)
                     .order_by(runs.c.created_at)
                     .limit(limit)
                 ).scalars()
@@ -285,4 +297,6 @@ def _run(row: Row[Any]) -> Run:
         plugins_input=load(row.plugins_input) or {},
         pipeline_context_id=row.pipeline_context_id,
         run_context_id=row.run_context_id,
+        recurring_run_id=row.recurring_run_id,
+        scheduled_at=row.scheduled_at or row.created_at,
     )

@@ -1,9 +1,11 @@
 """Pipeline specifications by the hash of their content."""
 
+import contextlib
 import hashlib
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from mlmesh_pipeline.store.codec import dump, load
 from mlmesh_pipeline.tables import specs
@@ -14,7 +16,8 @@ def put_spec(connection: Connection, content: dict[str, Any]) -> str:
     text = dump(content)
     digest = hashlib.sha256(text.encode()).hexdigest()
     if connection.execute(select(specs.c.digest).where(specs.c.digest == digest)).first() is None:
-        connection.execute(insert(specs).values(digest=digest, content=text))
+        with contextlib.suppress(IntegrityError), connection.begin_nested():  # another was first
+            connection.execute(insert(specs).values(digest=digest, content=text))
     return digest
 
 
