@@ -86,7 +86,8 @@ def test_cron(cron: str, since: str, expected: list[str]) -> None:
     [
         "", "* * * *", "* * * * * * *", "60 * * * * *", "* * 24 * * *", "* * * 0 * *", "* * * * 13 *", "* * * * * 7",
         "5-3 * * * * *", "*/0 * * * * *", "*/x * * * * *", "1,,2 * * * * *", "a * * * * *", "* * * * foo *",
-        "-1 * * * * *", "@never", "@every", "@every x", "@every 1", "@every -5s", "@every 9999999h", "TZ=Nowhere/City * * * * * *",
+        "-1 * * * * *", "@never", "@every", "@every x", "@every 1", "@every -5s", "@every 9999999h",
+        "TZ=Nowhere/City * * * * * *",
         "TZ=../../etc/passwd * * * * * *", "TZ=", "٣ * * * * *", "1" * 501, "\0 * * * * *", "1-2-3 * * * * *",
     ],
 )  # fmt: skip
