@@ -238,3 +238,80 @@ def test_many_clients_at_once(mesh, package):
     for thread in threads:
         thread.join(90)
     assert states == ["SUCCEEDED"] * 4
+
+
+def test_recurring_runs(client, package):
+    experiment = client.create_experiment(f"recurring {uuid.uuid4()}")
+    made = client.create_recurring_run(
+        experiment.experiment_id,
+        "each second",
+        description="by the clock",
+        cron_expression="* * * ? * *",
+        max_concurrency=2,
+        params={"text": "[[Index]]"},
+        pipeline_package_path=package,
+    )
+    assert (made.status, made.mode, made.max_concurrency) == ("ENABLED", "ENABLE", "2")
+    assert made.trigger.cron_schedule.cron == "* * * ? * *" and made.description == "by the clock"
+
+    def runs():
+        return client.list_runs(experiment_id=experiment.experiment_id, sort_by="scheduled_at").runs or []
+
+    deadline = time.monotonic() + 30
+    while not runs() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    client.disable_recurring_run(made.recurring_run_id)
+    assert client.get_recurring_run(made.recurring_run_id).status == "DISABLED"
+    first = runs()[0]
+    assert first.recurring_run_id == made.recurring_run_id and _wait(client, first.run_id).state == "SUCCEEDED"
+    client.enable_recurring_run(made.recurring_run_id)
+    listed = client.list_recurring_runs(experiment_id=experiment.experiment_id)
+    assert [one.recurring_run_id for one in listed.recurring_runs] == [made.recurring_run_id]
+    client.delete_recurring_run(made.recurring_run_id)
+    assert not client.list_recurring_runs(experiment_id=experiment.experiment_id).recurring_runs
+    with pytest.raises(kfp_server_api.ApiException) as caught:
+        client.get_recurring_run(made.recurring_run_id)
+    assert caught.value.status == 404
+
+
+def test_recurring_runs_of_versions_and_by_their_old_names(client, package):
+    experiment = client.create_experiment(f"recurring {uuid.uuid4()}")
+    pipeline = client.upload_pipeline_from_pipeline_func(write_and_read, pipeline_name=f"recurring {uuid.uuid4()}")
+    version = client.upload_pipeline_version_from_pipeline_func(
+        write_and_read, pipeline_version_name="second", pipeline_id=pipeline.pipeline_id
+    )
+    made = client.create_recurring_run(
+        experiment.experiment_id,
+        "yearly",
+        interval_second=31_536_000,
+        start_time="2024-01-01T00:00:00Z",
+        end_time="2024-06-01T00:00:00Z",
+        no_catchup=True,
+        enabled=False,
+        version_id=version.pipeline_version_id,
+        pipeline_id=pipeline.pipeline_id,
+        enable_caching=False,
+    )
+    reference = made.pipeline_version_reference
+    assert (reference.pipeline_id, reference.pipeline_version_id) == (pipeline.pipeline_id, version.pipeline_version_id)
+    assert (made.status, made.no_catchup) == ("DISABLED", True)
+    assert made.trigger.periodic_schedule.interval_second == "31536000"
+    client.enable_job(made.recurring_run_id)
+    client.disable_job(made.recurring_run_id)
+    client.delete_job(made.recurring_run_id)
+    with pytest.raises(kfp_server_api.ApiException) as caught:
+        client.create_recurring_run(
+            experiment.experiment_id, "bad", cron_expression="no", pipeline_package_path=package
+        )
+    assert caught.value.status == 400 and "cron" in caught.value.body
+
+
+def test_the_namespace_that_a_user_chose(mesh, monkeypatch, tmp_path):
+    monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    own = Client(host=mesh.ingress)
+    assert own.get_user_namespace() == ""
+    own.set_user_namespace("elsewhere")
+    assert Client(host=mesh.ingress).get_user_namespace() == "elsewhere"
+    with pytest.raises(kfp_server_api.ApiException) as caught:
+        own.list_experiments(namespace="elsewhere")
+    assert caught.value.status in {403, 404}

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import experiments, mesh, runs, serving
+from mlmesh.cli import experiments, mesh, runs, schedules, serving
 from mlmesh.cli.lineage_group import group as lineage_group
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -14,6 +14,8 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "What runs on it": (
         runs.run,
         runs.runs,
+        runs.retry,
+        runs.terminate,
         experiments.tune,
         serving.deploy,
         serving.predict,
@@ -57,4 +59,5 @@ app = typer.Typer(
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(schedules.group, name="schedules", rich_help_panel="What runs on it")
 app.add_typer(lineage_group, name="lineage", rich_help_panel="What runs on it")

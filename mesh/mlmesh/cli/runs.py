@@ -22,6 +22,9 @@ Watch = Annotated[
 ]
 
 
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run; its beginning is enough")]
+
+
 def run(
     file: Annotated[
         str, typer.Argument(help="A compiled pipeline (YAML, JSON; - for standard input) or a Python file")
@@ -51,7 +54,7 @@ def run(
             "runtime_config": {"parameters": parameters},
         }
         if experiment:
-            body["experiment_id"] = _experiment_id(mesh, experiment)
+            body["experiment_id"] = experiment_id_of(mesh, experiment)
         made = mesh.send("POST", f"{_API}/runs", body)
         run_id = str(made["run_id"])
         if watch:
@@ -101,6 +104,40 @@ def runs(
                 console().print("no runs yet; start one with: mlmesh run FILE")
 
 
+def retry(
+    run_id: RunId,
+    watch: Watch = False,
+    ingress: IngressUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run again what did not succeed in a run that has failed."""
+    _act("retry", "goes on", run_id, watch, ingress, data_dir, as_json)
+
+
+def terminate(
+    run_id: RunId,
+    watch: Watch = False,
+    ingress: IngressUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """End a run that is active."""
+    _act("terminate", "is being terminated", run_id, watch, ingress, data_dir, as_json)
+
+
+def _act(verb: str, done: str, run_id: str, watch: bool, ingress: IngressUrl, data_dir: DataDir, as_json: bool) -> None:
+    with connected(ingress, data_dir, as_json=as_json) as mesh:
+        run_id = _whole_id(mesh, run_id, as_json)
+        mesh.send("POST", f"{_API}/runs/{quote(run_id, safe='')}:{verb}", {})
+        if watch:
+            _watch(mesh, run_id, as_json)
+        elif as_json:
+            emit(_brief(_read(mesh, run_id, as_json)))
+        else:
+            console().print(f"run {run_id} {done}; watch it with: mlmesh runs {run_id} --watch", markup=False)
+
+
 def _brief(run: dict[str, Any]) -> dict[str, Any]:
     """Leaves out the pipeline: it is long, and the user has it."""
     return {key: value for key, value in run.items() if key != "pipeline_spec"}
@@ -131,7 +168,7 @@ def _read(mesh: "Ingress", run_id: str, as_json: bool, patience_seconds: float =
     return found
 
 
-def _experiment_id(mesh: "Ingress", name: str) -> str:
+def experiment_id_of(mesh: "Ingress", name: str) -> str:
     """Finds an experiment by its name, or makes it."""
     import json
 

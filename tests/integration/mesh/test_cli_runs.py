@@ -170,3 +170,37 @@ def test_another_ingress(mesh: RunningMesh, ended_run: dict[str, Any], tmp_path:
     ]:
         done = elsewhere.command("runs", "--ingress", url)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_schedules(mlmesh: Command, compiled_file: Path) -> None:
+    assert mlmesh("schedules", "create", str(compiled_file)).returncode == 2
+    assert mlmesh("schedules", "create", str(compiled_file), "--every", "soon").returncode == 2
+    refused = mlmesh("schedules", "create", str(compiled_file), "--cron", "* *")
+    assert refused.returncode == 1 and "seconds first" in refused.stderr
+    done = mlmesh(
+        "schedules", "create", str(compiled_file), "--cron", "* * * * * *", "-p", "rows=2", "--name", "ticks", "--json"
+    )
+    made = json.loads(done.stdout)
+    assert made["status"] == "ENABLED" and made["no_catchup"] is True, done.stderr
+    listed = mlmesh("schedules", "list").stdout
+    assert "ticks" in listed and "* * * * * *" in listed and "ENABLED" in listed
+    short = made["recurring_run_id"][:8]
+    assert mlmesh("schedules", "disable", short).returncode == 0
+    assert json.loads(mlmesh("schedules", "list", "--json").stdout)[0]["status"] == "DISABLED"
+    assert mlmesh("schedules", "enable", short).returncode == 0
+    assert mlmesh("schedules", "delete", short).returncode == 0
+    again = mlmesh("schedules", "delete", short)
+    assert again.returncode == 1 and "mlmesh schedules list" in again.stderr
+
+
+def test_terminated_and_retried(mlmesh: Command, tmp_path: Path) -> None:
+    file = tmp_path / "sleeper.py"
+    file.write_text(SLEEPER)
+    started = mlmesh("run", str(file), "--pipeline", "one", "-p", "seconds=600", "--no-cache", "--json")
+    run_id = json.loads(started.stdout)["run_id"]
+    assert mlmesh("retry", run_id).returncode == 1  # it has not ended
+    ended = mlmesh("terminate", run_id[:10], "--watch", "--json")
+    assert ended.returncode == 1 and json.loads(ended.stdout)["state"] == "CANCELED", ended.stderr
+    assert mlmesh("retry", run_id).returncode == 0
+    assert json.loads(mlmesh("terminate", run_id, "--watch", "--json").stdout)["state"] == "CANCELED"
+    assert mlmesh("terminate", run_id).returncode == 1

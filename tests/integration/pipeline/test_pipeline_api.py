@@ -18,8 +18,9 @@ from kfp import dsl
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
     experiment_pb2,
     pipeline_pb2,
-    recurring_run_pb2,
     run_pb2,
+    visualization_pb2,
+    visualization_pb2_grpc,
 )
 
 
@@ -353,8 +354,9 @@ def test_a_stranger_sees_nothing(client, spec):
 
 
 def test_what_is_not_served_says_so(client):
-    request = recurring_run_pb2.CreateRecurringRunRequest()
-    _refused(grpc.StatusCode.UNIMPLEMENTED, client.recurring.CreateRecurringRun, request)
+    stub = visualization_pb2_grpc.VisualizationServiceStub(client.channel)
+    request = visualization_pb2.CreateVisualizationRequest()
+    _refused(grpc.StatusCode.UNIMPLEMENTED, stub.CreateVisualizationV1, request)
 
 
 @dsl.component

@@ -62,7 +62,7 @@ def test_shells_complete_commands_and_options() -> None:
         done = run(_MLMESH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(number))
         return set(done.stdout.split())
 
-    assert complete("mlmesh r", 1) == {"render", "run", "runs"}
+    assert complete("mlmesh r", 1) == {"render", "retry", "run", "runs"}
     assert {"--param", "--pipeline"} <= complete("mlmesh run --p", 2)
     assert complete("mlmesh lineage 1 --direction ", 4) == {"upstream", "downstream", "both"}
 
