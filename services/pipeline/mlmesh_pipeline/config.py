@@ -7,6 +7,8 @@ from mlmesh_kit.config import ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from mlmesh_pipeline.ir.commands import AllowedCommands
+
 
 class Settings(ServiceSettings):
     """Settings, each read from `MLMESH_PIPELINE_<FIELD>`."""
@@ -30,6 +32,9 @@ class Settings(ServiceSettings):
     )
     cron_schedule_timezone: str = Field("UTC", description="Where the clock of recurring runs' cron expressions hangs")
     install_packages: bool = Field(True, description="Whether packages_to_install that are missing are installed")
+    container_commands: str = Field(
+        "", description="Programs that container components may start here as processes (sh,echo); *: any; empty: none"
+    )
     preload: str = Field("kfp.dsl.executor_main,kfp.dsl", description="Modules that tasks find imported already")
     task_environment: str = Field("", description="Further variables of this process that tasks get, by name")
     outbox_retry_seconds: float = Field(2, gt=0, description="Time between tries while the metadata service is away")
@@ -38,3 +43,9 @@ class Settings(ServiceSettings):
     def parallel_tasks(self) -> int:
         """`max_parallel_tasks`, or what this machine can do."""
         return self.max_parallel_tasks or max(2, os.cpu_count() or 2)
+
+    @property
+    def allowed_commands(self) -> AllowedCommands:
+        """What `container_commands` says."""
+        names = frozenset(name.strip() for name in self.container_commands.split(",") if name.strip())
+        return AllowedCommands(names, os.environ.get("PATH", os.defpath))

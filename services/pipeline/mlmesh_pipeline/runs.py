@@ -13,6 +13,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
+from mlmesh_pipeline.ir.commands import AllowedCommands
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
@@ -46,13 +47,22 @@ class Runs:
         artifact_root: URI that pipeline roots must be under.
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
+        allowed: What container components may start here.
     """
 
-    def __init__(self, store: RunStore, artifact_root: str, work_root: Path, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        artifact_root: str,
+        work_root: Path,
+        wake: Callable[[], None],
+        allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
+    ) -> None:
         self._store = store
         self._work_root = work_root
         self._artifact_root = artifact_root
         self._wake = wake
+        self._allowed = allowed
 
     def create(
         self,
@@ -79,7 +89,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = _checked(spec, new.parameters)
+        document, parameters = self._checked(spec, new.parameters)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -111,7 +121,7 @@ class Runs:
             InvalidArgument: The pipeline or a parameter is wrong.
             FailedPrecondition: Something in the pipeline cannot run on this machine.
         """
-        _checked(spec, parameters)
+        self._checked(spec, parameters)
         return self._root(pipeline_root)
 
     def terminate(self, run_id: str) -> None:
@@ -156,6 +166,12 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
+    def _checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+        document = parse(spec)
+        check(document)
+        check_runnable(document, self._allowed)
+        return document, runtime_parameters(document, whole(given))
+
     def _root(self, asked: str) -> str:
         root = asked.rstrip("/")
         if not root:
@@ -171,10 +187,3 @@ class Runs:
                 "other stores are not served yet"
             )
         return root
-
-
-def _checked(spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
-    document = parse(spec)
-    check(document)
-    check_runnable(document)
-    return document, runtime_parameters(document, whole(given))

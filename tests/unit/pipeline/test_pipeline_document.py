@@ -6,6 +6,7 @@ import yaml
 from kfp import compiler, dsl
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.ir.check import check
+from mlmesh_pipeline.ir.commands import AllowedCommands
 from mlmesh_pipeline.ir.document import join_documents, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 
@@ -44,7 +45,7 @@ def _check(content):
 
 def test_a_compiled_pipeline_is_whole(content):
     document = _check(content)
-    check_runnable(document)
+    check_runnable(document, AllowedCommands())
     assert document.name == "sum"
     assert runtime_parameters(document, {"n": 4.0}) == {"n": 4, "ratio": 0.5, "names": ["a"]}
 
@@ -142,17 +143,17 @@ def test_depth_is_limited():
 def test_what_cannot_run_here_is_named(content, change, message):
     content["deploymentSpec"]["executors"]["exec-add"] = change
     with pytest.raises(FailedPrecondition, match=message):
-        check_runnable(_check(content))
+        check_runnable(_check(content), AllowedCommands())
 
 
 def test_platform_features_are_named(content):
     platform = {
         "platforms": {
             "kubernetes": {
-                "deploymentSpec": {"executors": {"exec-add": {"secretAsEnv": [{"secretName": "s"}]}}},
+                "deploymentSpec": {"executors": {"exec-add": {"secretAsVolume": [{"secretName": "s"}]}}},
             }
         }
     }
     document = _check(join_documents([content, platform]))
-    with pytest.raises(FailedPrecondition, match="secretAsEnv"):
-        check_runnable(document)
+    with pytest.raises(FailedPrecondition, match="secretAsVolume"):
+        check_runnable(document, AllowedCommands())

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -21,6 +22,7 @@ from mlmesh_kit.errors import Unavailable
 from mlmesh_kit.launch import Process, sweep
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.cluster_files import NotThere, variables
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import (
@@ -37,9 +39,9 @@ from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
 from mlmesh_pipeline.ir.condition import Condition, ConditionError
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.lightweight import recognise
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
+from mlmesh_pipeline.ir.runnable import code_of, has_workspace
 from mlmesh_pipeline.ir.values import to_python, whole
 from mlmesh_pipeline.resources import (
     Artifact,
@@ -59,7 +61,7 @@ from mlmesh_pipeline.store.fence import Fence, LostLease
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN = 10, 13, 1, 2  # google.rpc.Code
+_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY = 10, 13, 1, 2, 9  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
@@ -118,6 +120,7 @@ class Driver:
         self._known: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
         self._document: PipelineDocument | None = None
+        self._has_workspace = False
         self._canceled: bool = False
         self._walk: asyncio.Task[Outcome] | None = None
 
@@ -162,6 +165,9 @@ class Driver:
     async def _begin(self) -> None:
         content = await self._db(self._stores.runs.spec, self.run.spec_digest)
         self._document = parse(content)
+        self._has_workspace = has_workspace(self._document)
+        if self._has_workspace:
+            self._paths.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
         tasks = await self._db(self._stores.tasks.of_run, self.run.run_id)
         self._known = {task.path: task for task in tasks}
         for attempt in await self._db(self._stores.tasks.attempts_of, self.run.run_id):
@@ -185,6 +191,8 @@ class Driver:
         await self._end(RuntimeState.CANCELED, problem)
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
+        if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it
+            await asyncio.to_thread(shutil.rmtree, self._paths.workspace, ignore_errors=True)
         await self._set_state(state, problem)
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
@@ -359,8 +367,11 @@ class Driver:
             if found is not None and await asyncio.to_thread(_is_there, found[1]):
                 task = replace(task, cached_from=found[0])
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
-        code = recognise(list(container.command), list(container.args))
-        environment = {variable.name: variable.value for variable in container.env}
+        context = self._context(task)
+        try:
+            environment = self._environment(component.executor_label, container, inputs, context)
+        except (UnknownPlaceholder, NotThere) as error:
+            return await self._fail(task, Problem(_NOT_READY, str(error)))
         policy = spec.retry_policy
         delay, longest = (
             policy.backoff_duration.ToNanoseconds() / 1e9,
@@ -374,9 +385,10 @@ class Driver:
                 run_id=self.run.run_id,
                 task_name=task.name,
                 component=component,
-                code=code,
+                code=code_of(container),
                 inputs=inputs,
                 environment=environment,
+                context=context,
                 scratch=self._paths.attempt(task.task_id, number),
                 log_path=self._paths.log(task.task_id, number),
                 output_uri=self._paths.outputs(task),
@@ -437,6 +449,16 @@ class Driver:
                     await asyncio.shield(ended(AttemptState.INTERRUPTED, "the service was stopped"))
             raise
         return outputs, replace(attempt, state=AttemptState.SUCCEEDED, exit_code=0, finished_at=now())
+
+    def _environment(self, label: str, container: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, str]:
+        """Gives the variables of a container, those from secrets and config maps among them."""
+        assert self._document is not None
+        config = self._document.platform_config(label)
+        found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
+        for variable in container.env:
+            value = resolve(variable.value, inputs.parameters, context)
+            found[variable.name] = value if isinstance(value, str) else json.dumps(whole(value))
+        return found
 
     def _timeout(self, label: str) -> float:
         assert self._document is not None
@@ -523,6 +545,7 @@ class Driver:
             "pipeline_task_name": task.name,
             "pipeline_task_uuid": task.task_id,
             "pipeline_root": self._paths.root_uri,
+            **({"workspace_path": str(self._paths.workspace)} if self._has_workspace else {}),
         }
 
     async def _db(self, function: Callable[..., T], *arguments: Any) -> T:

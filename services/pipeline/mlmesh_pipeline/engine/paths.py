@@ -53,6 +53,11 @@ class RunPaths:
         root = run.pipeline_root or artifact_root
         self.root_uri = f"{root}/{safe(run.namespace)}/{safe(run.pipeline_name)}/{run.run_id}"
 
+    @property
+    def workspace(self) -> Path:
+        """Folder that the tasks of the run share, if its pipeline asks for one."""
+        return self._work / "workspace"
+
     def outputs(self, task: Task) -> str:
         """URI of a task's outputs."""
         return f"{self.root_uri}/{'/'.join(safe(part) for part in task.path.split('/'))}"

@@ -17,6 +17,7 @@ from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
+from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
 
@@ -47,6 +48,7 @@ class Work:
         code: What is run.
         inputs: Values of the inputs.
         environment: Variables of the container.
+        context: Values of placeholders such as `pipeline_job_name`.
         scratch: Folder of the attempt.
         log_path: Log of the attempt.
         output_uri: URI under which output artifacts go.
@@ -56,9 +58,10 @@ class Work:
     run_id: str
     task_name: str
     component: Any
-    code: LightweightComponent
+    code: LightweightComponent | CommandLine
     inputs: Values
     environment: dict[str, str]
+    context: dict[str, str]
     scratch: Path
     log_path: Path
     output_uri: str
@@ -101,17 +104,8 @@ class Worker:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with scratch_folder(work.scratch):
             environment = self._environment(work)
-            wanted = missing(work.code.requirements)
-            if wanted:
-                try:
-                    folder = await self._packages.ensure(
-                        work.code.requirements, work.code.pip_options, environment, work.log_path
-                    )
-                except NotInstalled as error:
-                    raise TaskFailed(str(error)) from error
-                environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
             given = executor_input(work.component, work.inputs, work.scratch, work.output_uri)
-            spec = self._spec(work, environment, given, isolated=bool(wanted))
+            spec = await self._spec(work, environment, given)
             try:
                 process = await self._launcher.start(spec)
             except Unavailable as error:
@@ -122,11 +116,16 @@ class Worker:
             if not status.ok:
                 raise TaskFailed(_why(status, work.log_path), status.code)
             try:
-                return await asyncio.to_thread(read_output, work.component, given)
+                outputs = await asyncio.to_thread(read_output, work.component, given)
             except BadOutput as error:
                 raise TaskFailed(str(error), status.code) from error
             except OSError as error:
                 raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
+            if isinstance(work.code, CommandLine):
+                lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
+                if lacking:
+                    raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
+            return outputs
 
     async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]]) -> ExitStatus:
         try:
@@ -137,12 +136,15 @@ class Worker:
                 await asyncio.shield(process.terminate(self._settings.terminate_grace_seconds))
             raise
 
-    def _spec(self, work: Work, environment: dict[str, str], given: dict[str, Any], *, isolated: bool) -> ProcessSpec:
-        module = work.scratch / "ephemeral_component.py"
-        module.write_text(work.code.source)
-        argv = [sys.executable, *(["-P"] if isolated else []), "-m", "kfp.dsl.executor_main"]
-        argv += ["--component_module_path", str(module)]
-        argv += ["--executor_input", json.dumps(given), "--function_to_execute", work.code.function]
+    async def _spec(self, work: Work, environment: dict[str, str], given: dict[str, Any]) -> ProcessSpec:
+        if isinstance(work.code, CommandLine):
+            try:
+                argv = fill_command(work.code, _with_task_inputs(given, work.inputs), work.context)
+            except BadCommand as error:
+                raise TaskFailed(str(error)) from error
+            (work.scratch / "parameters").mkdir()
+        else:
+            argv = await self._executor(work, work.code, environment, given)
         return ProcessSpec(
             argv=argv,
             cwd=work.scratch,
@@ -151,6 +153,23 @@ class Worker:
             timeout_seconds=work.timeout_seconds or None,
             name=work.task_name,
         )
+
+    async def _executor(
+        self, work: Work, code: LightweightComponent, environment: dict[str, str], given: dict[str, Any]
+    ) -> list[str]:
+        """Gives the command of KFP's executor; installs what the component wants, and adds it to the environment."""
+        wanted = missing(code.requirements)
+        if wanted:
+            try:
+                folder = await self._packages.ensure(code.requirements, code.pip_options, environment, work.log_path)
+            except NotInstalled as error:
+                raise TaskFailed(str(error)) from error
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
+        module = work.scratch / "ephemeral_component.py"
+        module.write_text(code.source)
+        argv = [sys.executable, *(["-P"] if wanted else []), "-m", "kfp.dsl.executor_main"]
+        argv += ["--component_module_path", str(module)]
+        return [*argv, "--executor_input", json.dumps(given), "--function_to_execute", code.function]
 
     def _environment(self, work: Work) -> dict[str, str]:
         temporary = work.scratch / "tmp"
@@ -165,6 +184,12 @@ class Worker:
             "MLMESH_RUN_ID": work.run_id,
             "MLMESH_TASK_NAME": work.task_name,
         }
+
+
+def _with_task_inputs(given: dict[str, Any], inputs: Values) -> dict[str, Any]:
+    """Adds what the compiler makes of f-strings: inputs of the task that its component does not declare."""
+    values = {**inputs.parameters, **given["inputs"]["parameterValues"]}
+    return {**given, "inputs": {**given["inputs"], "parameterValues": values}}
 
 
 def _why(status: ExitStatus, log_path: Path) -> str:

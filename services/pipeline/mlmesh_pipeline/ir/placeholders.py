@@ -19,6 +19,7 @@ CONTEXT_NAMES = frozenset(
         "pipeline_task_name",
         "pipeline_task_uuid",
         "pipeline_root",
+        "workspace_path",
     }
 )
 

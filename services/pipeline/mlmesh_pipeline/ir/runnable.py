@@ -4,8 +4,10 @@ from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
+from mlmesh_pipeline.ir.cluster_names import unsupported
+from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
-from mlmesh_pipeline.ir.lightweight import NotLightweight, recognise
+from mlmesh_pipeline.ir.lightweight import LightweightComponent, NotLightweight, recognise
 from mlmesh_pipeline.ir.placeholders import names_in
 from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to_python, type_name
 
@@ -17,25 +19,43 @@ _HARMLESS_PLATFORM = {
     "podMetadata",
     "nodeAffinity",
 }
-_KNOWN_PLATFORM = _HARMLESS_PLATFORM | {"activeDeadlineSeconds"}
+_KNOWN_PLATFORM = _HARMLESS_PLATFORM | {"activeDeadlineSeconds", "secretAsEnv", "configMapAsEnv"}
 
 
-def check_runnable(document: PipelineDocument) -> None:
+def check_runnable(document: PipelineDocument, allowed: AllowedCommands) -> None:
     """Checks that every executor is one that runs here.
 
+    Args:
+        document: The pipeline.
+        allowed: What container components may start.
+
     Raises:
-        FailedPrecondition: One is not; the message names it and what would run it.
+        InvalidArgument: A placeholder is none.
+        FailedPrecondition: One does not run here; the message names it and what would run it.
     """
     for name, component in document.spec.components.items():
         if component.WhichOneof("implementation") == "executor_label":
-            _check_executor(document, component.executor_label)
+            _check_executor(document, component, allowed)
         if component.task_config_passthroughs:
             raise FailedPrecondition(
                 f"{FIELD}.components[{name!r}].taskConfigPassthroughs is for Kubernetes and cannot be used here"
             )
-    for platform in document.platform.platforms.values():
-        if platform.HasField("pipelineConfig") and platform.pipelineConfig.HasField("workspace"):
-            raise FailedPrecondition("platform_spec: a pipeline workspace needs Kubernetes; it is not served here yet")
+
+
+def has_workspace(document: PipelineDocument) -> bool:
+    """Tells whether the tasks of a pipeline share a folder."""
+    return any(
+        platform.HasField("pipelineConfig") and platform.pipelineConfig.HasField("workspace")
+        for platform in document.platform.platforms.values()
+    )
+
+
+def code_of(container: Any) -> LightweightComponent | CommandLine:
+    """Gives what a container runs: a lightweight component's function, or else its command."""
+    try:
+        return recognise(list(container.command), list(container.args))
+    except NotLightweight:
+        return CommandLine((*container.command, *container.args))
 
 
 def runtime_parameters(document: PipelineDocument, given: dict[str, Any]) -> dict[str, Any]:
@@ -81,40 +101,45 @@ def runtime_parameters(document: PipelineDocument, given: dict[str, Any]) -> dic
     return found
 
 
-def _check_executor(document: PipelineDocument, label: str) -> None:
+def _check_executor(document: PipelineDocument, component: Any, allowed: AllowedCommands) -> None:
+    label = component.executor_label
     path = f"{FIELD}.deploymentSpec.executors[{label!r}]"
     executor = document.executor(label)
     kind = executor.WhichOneof("spec")
     if kind == "container":
-        _check_container(executor.container, path)
+        _check_container(component, executor.container, path, allowed)
     elif kind == "importer":
         _check_importer(executor.importer, path)
     else:
         raise FailedPrecondition(f"{path}: {kind or 'an empty executor'} cannot run on this machine")
-    for key in document.platform_config(label):
+    config = document.platform_config(label)
+    where = f"platform_spec.platforms.kubernetes.deploymentSpec.executors[{label!r}]"
+    for key in config:
         if key not in _KNOWN_PLATFORM:
-            raise FailedPrecondition(
-                f"platform_spec.platforms.kubernetes.deploymentSpec.executors[{label!r}].{key} "
-                "needs Kubernetes; it is not served here yet"
-            )
+            raise FailedPrecondition(f"{where}.{key} needs Kubernetes; it is not served here yet")
+    if problem := unsupported(config):
+        raise FailedPrecondition(f"{where}.{problem}")
 
 
-def _check_container(container: Any, path: str) -> None:
-    try:
-        recognise(list(container.command), list(container.args))
-    except NotLightweight as error:
-        raise FailedPrecondition(
-            f"{path}.container (image {container.image!r}): {error}; on this machine only lightweight Python "
-            "components run, containers need the Kubernetes backend"
-        ) from error
+def _check_container(component: Any, container: Any, path: str, allowed: AllowedCommands) -> None:
+    code = code_of(container)
+    if isinstance(code, CommandLine):
+        where = f"{path}.container (image {container.image!r})"
+        if not container.command:
+            raise FailedPrecondition(f"{where}: it has no command, so that of the image is meant; it needs Kubernetes")
+        try:
+            check_command(code, component)
+        except BadCommand as error:
+            raise InvalidArgument(str(error), field=f"{path}.container") from error
+        if problem := allowed.problem(container.command[0]):
+            raise FailedPrecondition(f"{where}: {problem}")
     resources = container.resources
     if resources.HasField("accelerator"):
         raise FailedPrecondition(f"{path}.container.resources.accelerator needs the Kubernetes backend")
     for variable in container.env:
-        if names_in(variable.value) != (set(), set()):
-            raise FailedPrecondition(
-                f"{path}.container.env[{variable.name!r}]: placeholders in variables are not served yet"
-            )
+        if unknown := names_in(variable.value)[1]:
+            message = f"unknown placeholder {min(unknown)}"
+            raise InvalidArgument(message, field=f"{path}.container.env[{variable.name!r}]")
 
 
 def _check_importer(importer: Any, path: str) -> None:
