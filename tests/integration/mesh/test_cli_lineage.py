@@ -142,7 +142,7 @@ def test_deleted_by_hand_and_by_rules(mlmesh: Command, mesh: RunningMesh) -> Non
         }
         assert http.post("/api/v1/lineage", json=event).is_success
         nodes = http.get("/metadata/v1/search", params={"query": "data", "kind": "artifact"}).json()["nodes"]
-    made = {node["name"].rpartition("/")[2]: node for node in nodes if node["uri"].startswith("file")}
+    made = {node["name"].rpartition("/")[2]: node for node in nodes if node["type"] == "openlineage.Dataset"}
     one, kind = made["one"]["id"], made["one"]["type"]
     tried = mlmesh("lineage", "delete", "artifact", one, "--dry-run")
     assert tried.returncode == 0 and "would be deleted" in tried.stdout, tried.stderr

@@ -15,6 +15,7 @@ from google.protobuf import empty_pb2, json_format
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from kfp import dsl
+from mlmesh_kit.paging import encode_page_token
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
     experiment_pb2,
     pipeline_pb2,
@@ -389,3 +390,12 @@ def test_a_log_is_followed_to_its_end(client, compile_pipeline, by_name, tmp_pat
                 (tmp_path / "stop").touch()
     assert "the last line" in lines
     assert client.wait(run.run_id).state == run_pb2.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "position", [None, [], ["a", "b", 1], [1, 2, 3], [1, "b", -1], [1, "b", True], [2**70, "b", 1], [1, "b"], {"a": 1}]
+)
+def test_a_token_that_a_client_made_up(client, position):
+    token = encode_page_token(position, [[], []])
+    request = run_pb2.ListRunsRequest(page_token=token)
+    assert "page_token" in _refused(grpc.StatusCode.INVALID_ARGUMENT, client.runs.ListRuns, request)

@@ -143,7 +143,7 @@ def problem_message(problem: Problem | None) -> status_pb2.Status | None:
     return status_pb2.Status(code=problem.code, message=problem.message) if problem else None
 
 
-def run_message(run: Run, spec: dict[str, Any] | None, history: list[Event]) -> run_pb2.Run:
+def run_message(run: Run, spec: struct_pb2.Struct | None, history: list[Event]) -> run_pb2.Run:
     """Gives a run as a message, without its tasks."""
     message = run_pb2.Run(
         experiment_id=run.experiment_id,
@@ -164,7 +164,7 @@ def run_message(run: Run, spec: dict[str, Any] | None, history: list[Event]) -> 
     return message
 
 
-def recurring_message(recurring: RecurringRun, spec: dict[str, Any] | None) -> recurring_run_pb2.RecurringRun:
+def recurring_message(recurring: RecurringRun, spec: struct_pb2.Struct | None) -> recurring_run_pb2.RecurringRun:
     """Gives a recurring run as a message; `spec` is the pipeline that came with the request, if one did."""
     modes, states = recurring_run_pb2.RecurringRun.Mode, recurring_run_pb2.RecurringRun.Status
     message = recurring_run_pb2.RecurringRun(
@@ -196,7 +196,7 @@ def recurring_message(recurring: RecurringRun, spec: dict[str, Any] | None) -> r
     return message
 
 
-def _fill_source(message: Any, source: Run | RecurringRun, spec: dict[str, Any] | None) -> None:
+def _fill_source(message: Any, source: Run | RecurringRun, spec: struct_pb2.Struct | None) -> None:
     message.runtime_config.pipeline_root = source.pipeline_root
     for name, value in source.parameters.items():
         json_format.ParseDict(value, message.runtime_config.parameters[name])
@@ -206,7 +206,7 @@ def _fill_source(message: Any, source: Run | RecurringRun, spec: dict[str, Any] 
         message.pipeline_version_reference.pipeline_id = source.pipeline_id
         message.pipeline_version_reference.pipeline_version_id = source.version_id
     elif spec is not None:
-        message.pipeline_spec.CopyFrom(struct(spec))
+        message.pipeline_spec.CopyFrom(spec)
 
 
 def run_details(

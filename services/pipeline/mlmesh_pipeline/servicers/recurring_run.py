@@ -13,7 +13,7 @@ from mlmesh_pipeline.recurring.schedule import Trigger
 from mlmesh_pipeline.recurring_runs import NewRecurringRun, RecurringRuns
 from mlmesh_pipeline.resources import RecurringRun
 from mlmesh_pipeline.runs import NewRun
-from mlmesh_pipeline.servicers.convert import list_query, parameters_of, recurring_message
+from mlmesh_pipeline.servicers.convert import list_query, parameters_of, recurring_message, struct
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import ExperimentStore, RecurringRunStore
 
@@ -77,7 +77,8 @@ class RecurringRunServicer(recurring_run_pb2_grpc.RecurringRunServiceServicer):
             namespace = experiment.namespace
         namespace = require("list", "jobs", namespace) or current_caller().default_namespace
         page = self._store.page(namespace, request.experiment_id, query)
-        specs = self._store.specs({one.spec_digest for one in page.items if one.spec_digest})
+        found = self._store.specs({one.spec_digest for one in page.items if one.spec_digest})
+        specs = {digest: struct(spec) for digest, spec in found.items()}
         return recurring_run_pb2.ListRecurringRunsResponse(
             recurringRuns=[recurring_message(one, specs.get(one.spec_digest)) for one in page.items],
             total_size=page.total_size,
@@ -104,7 +105,7 @@ class RecurringRunServicer(recurring_run_pb2_grpc.RecurringRunServiceServicer):
         return found
 
     def _message(self, recurring: RecurringRun) -> recurring_run_pb2.RecurringRun:
-        spec = self._store.spec(recurring.spec_digest) if recurring.spec_digest else None
+        spec = struct(self._store.spec(recurring.spec_digest)) if recurring.spec_digest else None
         return recurring_message(recurring, spec)
 
 

@@ -12,7 +12,7 @@ from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.resources import Run, StorageState
 from mlmesh_pipeline.runs import NewRun, Runs
-from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message
+from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message, struct
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import ExperimentStore, RunStore, TaskStore
 
@@ -71,7 +71,8 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         namespace = require("list", "runs", namespace) or current_caller().default_namespace
         page = self._store.page(namespace, request.experiment_id, query)
         history = self._store.history([run.run_id for run in page.items])
-        specs = self._store.specs({run.spec_digest for run in page.items if not run.version_id})
+        found = self._store.specs({run.spec_digest for run in page.items if not run.version_id})
+        specs = {digest: struct(spec) for digest, spec in found.items()}  # once for all runs of a pipeline
         return run_pb2.ListRunsResponse(
             runs=[run_message(run, specs.get(run.spec_digest), history[run.run_id]) for run in page.items],
             total_size=page.total_size,
@@ -127,7 +128,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         return found
 
     def _message(self, run: Run) -> run_pb2.Run:
-        spec = self._store.spec(run.spec_digest) if not run.version_id else None
+        spec = struct(self._store.spec(run.spec_digest)) if not run.version_id else None
         message = run_message(run, spec, self._store.history([run.run_id])[run.run_id])
         tasks = self._tasks.of_run(run.run_id)
         details = run_details(

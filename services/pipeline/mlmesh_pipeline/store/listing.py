@@ -43,17 +43,20 @@ def list_page(
     conditions = [*where, *(_condition(predicate, fields, tags) for predicate in _limited(query.predicates))]
     column, descending = _order(query.sort_by, fields)
     signature = _signature(query)
-    total = connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
     page_conditions = conditions
     if query.page_token:
-        page_conditions = [*conditions, _after(decode_page_token(query.page_token, signature), column, key, descending)]
+        # Counting costs more than all the rest of a page, so the token has what the first page counted.
+        value, identity, total = _position(query.page_token, signature, column)
+        page_conditions = [*conditions, _after(value, identity, column, key, descending)]
+    else:
+        total = connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
     order = (column.desc(), key.desc()) if descending else (column.asc(), key.asc())
     rows = connection.execute(select(table).where(*page_conditions).order_by(*order).limit(query.page_size + 1)).all()
     token = ""
     if len(rows) > query.page_size:
         rows = rows[: query.page_size]
         last = rows[-1]._mapping
-        token = encode_page_token([last[column], last[key]], signature)
+        token = encode_page_token([last[column], last[key], total], signature)
     return Page([make(row) for row in rows], total, token)
 
 
@@ -122,8 +125,17 @@ def _tag(predicate: Predicate, tags: Column[Any]) -> ColumnElement[bool]:
     return or_(*inner)
 
 
-def _after(last: list[Any], column: Column[Any], key: Column[Any], descending: bool) -> ColumnElement[bool]:
-    value, identity = last
+def _position(token: str, signature: list[Any], column: Column[Any]) -> tuple[Any, str, int]:
+    """Reads a token; a client can make up one whose content is anything."""
+    wanted = int if isinstance(column.type, BigInteger | Integer) else str
+    match decode_page_token(token, signature):
+        case [value, str(identity), int(total)] if type(value) is wanted and type(total) is int and 0 <= total < 2**31:
+            if not isinstance(value, int) or abs(value) < 2**63:
+                return value, identity, total
+    raise InvalidArgument("must be a token from an earlier answer to the same list request", field="page_token")
+
+
+def _after(value: Any, identity: str, column: Column[Any], key: Column[Any], descending: bool) -> ColumnElement[bool]:
     if column is key:
         after: ColumnElement[bool] = key < identity if descending else key > identity
         return after
