@@ -172,10 +172,16 @@ class Driver:
         self._known = {task.path: task for task in tasks}
         for attempt in await self._db(self._stores.tasks.attempts_of, self.run.run_id):
             self._numbers[attempt.task_id] = max(self._numbers.get(attempt.task_id, 0), attempt.number)
-            if attempt.state == AttemptState.RUNNING and attempt.pid:
-                await asyncio.to_thread(sweep, attempt.pid, attempt.pid_started)
+            if attempt.state == AttemptState.RUNNING:
+                await asyncio.to_thread(self._clear, attempt)
         await self._db(self._stores.tasks.interrupt, self.run.run_id, self._fence)
         self.run = await self._db(self._stores.runs.get, self.run.run_id)
+
+    def _clear(self, attempt: Attempt) -> None:
+        """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
+        if attempt.pid:
+            sweep(attempt.pid, attempt.pid_started)
+        shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
 
     async def _stop_walking(self) -> None:
         if self._walk is not None:
