@@ -42,6 +42,7 @@ from mlmesh_pipeline.engine.steps import (
     outcome_of_dag,
     outcome_of_loop,
     text_of,
+    to_python_struct,
     with_item,
 )
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
@@ -50,7 +51,7 @@ from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import to_python, whole
+from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import (
     Artifact,
     Attempt,
@@ -523,11 +524,6 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(kind) is not None
     return isinstance(error, kind)
-
-
-def to_python_struct(struct: Any) -> dict[str, Any]:
-    """Gives a `google.protobuf.Struct` as Python."""
-    return {name: to_python(value) for name, value in struct.fields.items()}
 
 
 def _outcome_of(task: Task) -> Outcome:

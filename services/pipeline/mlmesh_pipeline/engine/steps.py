@@ -111,6 +111,11 @@ def importer_uri(importer: Any, inputs: Values) -> str:
     return uri if isinstance(uri, str) else ""
 
 
+def to_python_struct(struct: Any) -> dict[str, Any]:
+    """Gives a `google.protobuf.Struct` as Python."""
+    return {name: to_python(value) for name, value in struct.fields.items()}
+
+
 def filled(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
     """Puts values in the place of placeholders, at any depth; those that have none stay."""
     if isinstance(value, str) and "{{$" in value:
