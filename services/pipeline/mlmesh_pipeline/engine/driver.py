@@ -6,8 +6,6 @@ tree; what has ended already is read back and not done again, which is all that 
 
 import asyncio
 import contextlib
-import datetime
-import json
 import logging
 import shutil
 import uuid
@@ -29,20 +27,31 @@ from mlmesh_pipeline.engine.inputs import (
     NOT_RUN,
     NoValue,
     Outcome,
-    collect,
-    dag_outputs,
     problem_of_input,
     resolve_inputs,
 )
 from mlmesh_pipeline.engine.paths import RunPaths, file_path
+from mlmesh_pipeline.engine.steps import (
+    blocked_words,
+    condition_holds,
+    context_of,
+    filled,
+    importer_uri,
+    join,
+    loop_items,
+    outcome_of_dag,
+    outcome_of_loop,
+    text_of,
+    to_python_struct,
+    with_item,
+)
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
-from mlmesh_pipeline.ir.condition import Condition, ConditionError
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import to_python, whole
+from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import (
     Artifact,
     Attempt,
@@ -225,20 +234,16 @@ class Driver:
                 upstream = {other: running[other] for other in waits_for[name]}
                 running[name] = group.create_task(self._after(scope, name, tasks[name], upstream))
         outcomes = {name: task.result() for name, task in running.items()}
-        failed = [name for name in order if outcomes[name].state == RuntimeState.FAILED]
-        outputs = dag_outputs(scope.component, outcomes)
-        if failed:
-            return Outcome(RuntimeState.FAILED, outputs, _problem_of(scope, failed, outcomes))
-        return Outcome(RuntimeState.SUCCEEDED, outputs)
+        return outcome_of_dag(scope.component, outcomes)
 
     async def _after(self, scope: Scope, name: str, spec: Any, running: Mapping[str, asyncio.Task[Outcome]]) -> Outcome:
-        task = self._known[_join(scope.path, name)]
+        task = self._known[join(scope.path, name)]
         if task.state.is_final:
             return _outcome_of(task)
         upstream = {other: await outcome for other, outcome in running.items()}
         blocked = [other for other, outcome in upstream.items() if not outcome.succeeded]
         if blocked and spec.trigger_policy.strategy != _COMPLETED:
-            return await self._skip(task, f"not run: {_waits(blocked, upstream)}")
+            return await self._skip(task, f"not run: {blocked_words(blocked, upstream)}")
         assert self._document is not None
         component = self._document.component(spec.component_ref.name)
         try:
@@ -250,7 +255,7 @@ class Driver:
                 context=self._context(task),
                 run_parameters=self.run.parameters,
             )
-            holds = _holds(spec, inputs)
+            holds = condition_holds(spec, inputs)
         except NoValue as error:
             return await self._fail(task, problem_of_input(error))
         if not holds:
@@ -276,7 +281,7 @@ class Driver:
     async def _loop(self, task: Task, spec: Any, component: Any, inputs: Values) -> Outcome:
         iterator = getattr(spec, spec.WhichOneof("iterator"))
         try:
-            items = self._items(spec, iterator, inputs, task)
+            items = loop_items(spec, inputs, self._context(task), self._settings.max_loop_items)
         except NoValue as error:
             return await self._fail(task, problem_of_input(error))
         task = await self._started(task, inputs)
@@ -300,58 +305,25 @@ class Driver:
             if child.state.is_final:
                 return _outcome_of(child)
             async with limit:
-                return await self._execute(child, spec, component, _with_item(inputs, iterator.item_input, item))
+                return await self._execute(child, spec, component, with_item(inputs, iterator.item_input, item))
 
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(iteration(number, item)) for number, item in enumerate(items)]
         outcomes = [one.result() for one in running]
-        failed = [number for number, outcome in enumerate(outcomes) if outcome.state == RuntimeState.FAILED]
-        outputs = collect(component, outcomes)
-        if failed:
-            first = outcomes[failed[0]].problem
-            words = f"iteration {failed[0]} failed: {first.message if first else ''}"
-            return await self._finish(task, Outcome(RuntimeState.FAILED, outputs, Problem(_ABORTED, words)))
-        return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, outputs))
-
-    def _items(self, spec: Any, iterator: Any, inputs: Values, task: Task) -> list[Any]:
-        items: Any
-        if spec.WhichOneof("iterator") == "artifact_iterator":
-            items = inputs.artifacts.get(iterator.items.input_artifact, [])
-        elif iterator.items.WhichOneof("kind") == "raw":
-            try:
-                text = resolve(iterator.items.raw, inputs.parameters, self._context(task))
-                items = json.loads(text) if isinstance(text, str) else text
-            except (UnknownPlaceholder, ValueError) as error:
-                raise NoValue(f"the items of the loop: {error}") from error
-        else:
-            items = inputs.parameters.get(iterator.items.input_parameter)
-            if isinstance(items, str):
-                with contextlib.suppress(ValueError):
-                    items = json.loads(items)
-        if not isinstance(items, list):
-            raise NoValue("the items of the loop are not a list")
-        if len(items) > self._settings.max_loop_items:
-            raise NoValue(f"the loop has {len(items)} items, at most {self._settings.max_loop_items} are allowed")
-        return items
+        return await self._finish(task, outcome_of_loop(component, outcomes))
 
     # -- leaves --------------------------------------------------------------------------------------------------
 
     async def _import(self, task: Task, component: Any, importer: Any, inputs: Values) -> Outcome:
         task = await self._started(task, inputs)
-        source = importer.artifact_uri
-        which = source.WhichOneof("value")
-        uri = inputs.parameters.get("uri")
-        if uri is None and which == "constant":
-            uri = to_python(source.constant)
-        elif uri is None and which == "runtime_parameter":
-            uri = inputs.parameters.get(source.runtime_parameter)
-        if not isinstance(uri, str) or not uri:
+        uri = importer_uri(importer, inputs)
+        if not uri:
             return await self._fail(task, Problem(3, "the importer has no URI"))
         path = file_path(uri)
         if path is not None and not path.exists():
             return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
         context = self._context(task)
-        metadata = _resolved(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
+        metadata = filled(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
         name, spec = next(iter(component.output_definitions.artifacts.items()))
         artifact = Artifact(
             artifact_id=str(uuid.uuid4()),
@@ -462,8 +434,7 @@ class Driver:
         config = self._document.platform_config(label)
         found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
         for variable in container.env:
-            value = resolve(variable.value, inputs.parameters, context)
-            found[variable.name] = value if isinstance(value, str) else json.dumps(whole(value))
+            found[variable.name] = text_of(resolve(variable.value, inputs.parameters, context))
         return found
 
     def _timeout(self, label: str) -> float:
@@ -487,7 +458,7 @@ class Driver:
             kind = TaskKind.CONTAINER
         upstream = tuple(sorted(upstream_of(spec)))
         return self._make(
-            _join(scope.path, name),
+            join(scope.path, name),
             name,
             kind,
             parent_id=scope.task_id,
@@ -541,18 +512,8 @@ class Driver:
         return await self._finish(task, Outcome(RuntimeState.FAILED, problem=problem))
 
     def _context(self, task: Task) -> dict[str, str]:
-        created = datetime.datetime.fromtimestamp(self.run.created_at / 1e6, datetime.UTC).isoformat()
-        return {
-            "pipeline_job_name": self.run.display_name,
-            "pipeline_job_uuid": self.run.run_id,
-            "pipeline_job_resource_name": self.run.run_id,
-            "pipeline_job_create_time_utc": created,
-            "pipeline_job_schedule_time_utc": created,
-            "pipeline_task_name": task.name,
-            "pipeline_task_uuid": task.task_id,
-            "pipeline_root": self._paths.root_uri,
-            **({"workspace_path": str(self._paths.workspace)} if self._has_workspace else {}),
-        }
+        workspace = str(self._paths.workspace) if self._has_workspace else ""
+        return context_of(self.run, task.name, task.task_id, self._paths.root_uri, workspace)
 
     async def _db(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -565,44 +526,9 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
     return isinstance(error, kind)
 
 
-def to_python_struct(struct: Any) -> dict[str, Any]:
-    """Gives a `google.protobuf.Struct` as Python."""
-    return {name: to_python(value) for name, value in struct.fields.items()}
-
-
-def _resolved(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
-    if isinstance(value, str) and "{{$" in value:
-        with contextlib.suppress(UnknownPlaceholder):
-            return resolve(value, parameters, context)
-    if isinstance(value, dict):
-        return {key: _resolved(item, parameters, context) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolved(item, parameters, context) for item in value]
-    return value
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
 def _outcome_of(task: Task) -> Outcome:
     has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
     return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
-
-
-def _holds(spec: Any, inputs: Values) -> bool:
-    if not spec.trigger_policy.condition:
-        return True
-    try:
-        return Condition(spec.trigger_policy.condition).holds(inputs.parameters)
-    except ConditionError as error:
-        raise NoValue(f"the condition {spec.trigger_policy.condition}: {error}") from error
-
-
-def _with_item(inputs: Values, name: str, item: Any) -> Values:
-    if isinstance(item, Artifact):
-        return replace(inputs, artifacts={**inputs.artifacts, name: [item]})
-    return replace(inputs, parameters={**inputs.parameters, name: item})
 
 
 def _is_there(values: Values) -> bool:
@@ -612,18 +538,3 @@ def _is_there(values: Values) -> bool:
             if artifact.digest and digest_of(artifact.uri) != artifact.digest:
                 return False
     return True
-
-
-def _waits(blocked: list[str], upstream: Mapping[str, Outcome]) -> str:
-    return ", ".join(f"{name} {'failed' if upstream[name].problem else 'was not run'}" for name in blocked)
-
-
-def _problem_of(scope: Scope, failed: list[str], outcomes: Mapping[str, Outcome]) -> Problem:
-    """Says which tasks failed and why, innermost words last."""
-    words = []
-    for name in failed[:5]:
-        problem = outcomes[name].problem
-        words.append(f"task {name!r} failed: {problem.message if problem else 'unknown'}")
-    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-    first = outcomes[failed[0]].problem
-    return Problem(first.code if first else _UNKNOWN, "; ".join(words) + more)

@@ -17,6 +17,7 @@ from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
+from mlmesh_pipeline.engine.steps import with_task_inputs
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
@@ -139,7 +140,7 @@ class Worker:
     async def _spec(self, work: Work, environment: dict[str, str], given: dict[str, Any]) -> ProcessSpec:
         if isinstance(work.code, CommandLine):
             try:
-                argv = fill_command(work.code, _with_task_inputs(given, work.inputs), work.context)
+                argv = fill_command(work.code, with_task_inputs(given, work.inputs), work.context)
             except BadCommand as error:
                 raise TaskFailed(str(error)) from error
             (work.scratch / "parameters").mkdir()
@@ -184,12 +185,6 @@ class Worker:
             "MLMESH_RUN_ID": work.run_id,
             "MLMESH_TASK_NAME": work.task_name,
         }
-
-
-def _with_task_inputs(given: dict[str, Any], inputs: Values) -> dict[str, Any]:
-    """Adds what the compiler makes of f-strings: inputs of the task that its component does not declare."""
-    values = {**inputs.parameters, **given["inputs"]["parameterValues"]}
-    return {**given, "inputs": {**given["inputs"], "parameterValues": values}}
 
 
 def _why(status: ExitStatus, log_path: Path) -> str:

@@ -26,7 +26,7 @@ class Source:
     optional: bool
 
 
-_KINDS = (
+KINDS = (
     ("secretAsEnv", "secretName", "secretNameParameter", "secretKey", "secret"),
     ("configMapAsEnv", "configMapName", "configMapNameParameter", "configMapKey", "config map"),
 )
@@ -34,7 +34,7 @@ _KINDS = (
 
 def sources(config: Mapping[str, Any]) -> Iterator[Source]:
     """Gives what an executor's platform configuration takes from secrets and config maps."""
-    for field, name_field, parameter_field, key_field, kind in _KINDS:
+    for field, name_field, parameter_field, key_field, kind in KINDS:
         for entry in config.get(field, []):
             given = entry.get(parameter_field, {})
             name = given.get("runtimeValue", {}).get("constant") or ""
