@@ -14,6 +14,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
+from mlmesh_pipeline.ir.container_resources import Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
@@ -48,6 +49,7 @@ class Runs:
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
+        machine: What tasks may ask for.
     """
 
     def __init__(
@@ -57,12 +59,15 @@ class Runs:
         work_root: Path,
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
+        *,
+        machine: Machine,
     ) -> None:
         self._store = store
         self._work_root = work_root
         self._artifact_root = artifact_root
         self._wake = wake
         self._allowed = allowed
+        self._machine = machine
 
     def create(
         self,
@@ -169,7 +174,7 @@ class Runs:
     def _checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
         document = parse(spec)
         check(document)
-        check_runnable(document, self._allowed)
+        check_runnable(document, self._allowed, self._machine)
         return document, runtime_parameters(document, whole(given))
 
     def _root(self, asked: str) -> str:

@@ -17,9 +17,10 @@ from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import Process, sweep
+from mlmesh_kit.launch import Process, mark_of, sweep
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.cluster_files import NotThere, variables
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
@@ -47,6 +48,7 @@ from mlmesh_pipeline.engine.steps import (
 )
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
+from mlmesh_pipeline.ir.container_resources import BadResources, resources_of
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
@@ -102,7 +104,7 @@ class Driver:
         fence: The lease.
         stores: The database.
         worker: Runs attempts.
-        slots: Bounds the attempts at a time, over all runs.
+        capacity: What attempts take of the machine, over all runs.
         database: Executor for what blocks.
         settings: Of the service.
     """
@@ -114,7 +116,7 @@ class Driver:
         stores: Stores,
         *,
         worker: Worker,
-        slots: asyncio.Semaphore,
+        capacity: Capacity,
         database: Executor,
         settings: Settings,
     ) -> None:
@@ -122,7 +124,7 @@ class Driver:
         self._fence = fence
         self._stores = stores
         self._worker = worker
-        self._slots = slots
+        self._capacity = capacity
         self._database = database
         self._settings = settings
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
@@ -188,8 +190,7 @@ class Driver:
 
     def _clear(self, attempt: Attempt) -> None:
         """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
-        if attempt.pid:
-            sweep(attempt.pid, attempt.pid_started)
+        sweep(attempt.pid, attempt.pid_started, _mark(attempt.task_id, attempt.number))
         shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
 
     async def _stop_walking(self) -> None:
@@ -348,8 +349,12 @@ class Driver:
         context = self._context(task)
         try:
             environment = self._environment(component.executor_label, container, inputs, context)
+            resources = resources_of(container.resources, inputs.parameters, context)
+            need = self._capacity.need(resources)
         except (UnknownPlaceholder, NotThere) as error:
             return await self._fail(task, Problem(_NOT_READY, str(error)))
+        except BadResources as error:
+            return await self._fail(task, Problem(_NOT_READY, f"container.resources: {error}"))
         policy = spec.retry_policy
         delay, longest = (
             policy.backoff_duration.ToNanoseconds() / 1e9,
@@ -371,12 +376,14 @@ class Driver:
                 log_path=self._paths.log(task.task_id, number),
                 output_uri=self._paths.outputs(task),
                 timeout_seconds=self._timeout(component.executor_label),
+                resources=resources,
+                mark=_mark(task.task_id, number),
             )
             attempt = Attempt(
                 str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner
             )
             try:
-                async with self._slots:
+                async with self._capacity.taken(need):
                     outputs, attempt = await self._attempt(task, attempt, work)
             except Interrupted as error:
                 interruptions += 1
@@ -518,6 +525,10 @@ class Driver:
     async def _db(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._database, partial(function, *arguments))
+
+
+def _mark(task_id: str, number: int) -> str:
+    return mark_of(f"{task_id}/{number}")
 
 
 def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
+from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.engine.steps import with_task_inputs
+from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
+from mlmesh_pipeline.ir.container_resources import Resources
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
 
@@ -54,6 +57,8 @@ class Work:
         log_path: Log of the attempt.
         output_uri: URI under which output artifacts go.
         timeout_seconds: Longest life; 0: no limit.
+        resources: What the component asks for and may take.
+        mark: By which its processes are found when the service that started them has died.
     """
 
     run_id: str
@@ -67,6 +72,8 @@ class Work:
     log_path: Path
     output_uri: str
     timeout_seconds: float
+    resources: Resources
+    mark: str
 
 
 class Worker:
@@ -81,7 +88,7 @@ class Worker:
         self._base = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._base |= {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
         preload = [name.strip() for name in settings.preload.split(",") if name.strip()]
-        self._launcher = WarmLauncher(preload, env=self._base)
+        self._launcher = WarmLauncher(preload, env=self._base, total_memory_bytes=memory_of_all(settings))
         self._packages = PackageFolders(settings.root / "packages", self._launcher, allowed=settings.install_packages)
 
     async def __aenter__(self) -> "Worker":
@@ -111,7 +118,7 @@ class Worker:
                 process = await self._launcher.start(spec)
             except Unavailable as error:
                 raise Interrupted(error.message) from error
-            status = await self._attend(process, started)
+            status = await self._attend(process, started, work)
             if status.lost:
                 raise Interrupted(status.describe())
             if not status.ok:
@@ -128,14 +135,21 @@ class Worker:
                     raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
             return outputs
 
-    async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]]) -> ExitStatus:
+    async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work) -> ExitStatus:
+        folders = [folder for folder in (work.scratch, file_path(work.output_uri)) if folder is not None]
+        excess = asyncio.create_task(wait_for_excess(folders, process.spec.limits.file_bytes))
+        excess.add_done_callback(lambda task: None if task.cancelled() or task.exception() else process.kill())
         try:
             await started(process)
-            return await process.wait()
+            status = await process.wait()
+            wrote = excess.result() if excess.done() and not excess.exception() else ""
+            return replace(status, exceeded=status.exceeded or wrote)
         except BaseException:
             with contextlib.suppress(Exception):
                 await asyncio.shield(process.terminate(self._settings.terminate_grace_seconds))
             raise
+        finally:
+            excess.cancel()
 
     async def _spec(self, work: Work, environment: dict[str, str], given: dict[str, Any]) -> ProcessSpec:
         if isinstance(work.code, CommandLine):
@@ -152,6 +166,8 @@ class Worker:
             env=environment,
             log_path=work.log_path,
             timeout_seconds=work.timeout_seconds or None,
+            limits=limits_of(self._settings, work.resources, disk_limit(self._settings, work.scratch)),
+            mark=work.mark,
             name=work.task_name,
         )
 
@@ -180,6 +196,7 @@ class Worker:
             **self._base,
             **{name: os.environ[name] for name in names if name in os.environ},
             "TMPDIR": str(temporary),
+            **thread_variables(work.resources),
             **work.environment,
             "MLMESH_INGRESS": self._settings.ingress_url,
             "MLMESH_RUN_ID": work.run_id,
@@ -190,6 +207,8 @@ class Worker:
 def _why(status: ExitStatus, log_path: Path) -> str:
     """Says why a process failed: how it ended, and the exception that its log ends with."""
     words = status.describe()
+    if status.exceeded:
+        return words
     try:
         with log_path.open("rb") as file:
             file.seek(max(0, log_path.stat().st_size - _TAIL_BYTES))
