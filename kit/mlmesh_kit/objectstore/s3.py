@@ -20,8 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from mlmesh_kit.objectstore.base import ObjectInfo, ObjectStore, Seen, below
 
-_PART = 8 << 20
-_PARTS_AT_A_TIME = 2  # of one upload; with the one that is being read, three are in memory
+_PART = 16 << 20
+_MOST_PARTS = 10_000
 _CONNECTIONS = 16
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 _REFUSED = {
@@ -95,8 +95,8 @@ class S3Store(ObjectStore):
                 key,
                 _Watched(source, seen),
                 size,
-                part_size=_PART,
-                num_parallel_uploads=_PARTS_AT_A_TIME,
+                part_size=max(_PART, -(-size // _MOST_PARTS)),
+                num_parallel_uploads=1,  # else the client's threads stay for ever when an upload is ended from here
             )
         return ObjectInfo(uri, size, time.time(), _bare(written.etag))
 

@@ -17,6 +17,7 @@ from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
+from mlmesh_pipeline.engine.staging import NotStaged, Staging
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
@@ -53,6 +54,7 @@ class Work:
         log_path: Log of the attempt.
         output_uri: URI under which output artifacts go.
         timeout_seconds: Longest life; 0: no limit.
+        number: Of the attempt, from 1.
     """
 
     run_id: str
@@ -66,6 +68,7 @@ class Work:
     log_path: Path
     output_uri: str
     timeout_seconds: float
+    number: int = 1
 
 
 class Worker:
@@ -82,12 +85,16 @@ class Worker:
         preload = [name.strip() for name in settings.preload.split(",") if name.strip()]
         self._launcher = WarmLauncher(preload, env=self._base)
         self._packages = PackageFolders(settings.root / "packages", self._launcher, allowed=settings.install_packages)
+        self.staging = Staging(settings)
+        self._running = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Worker":
+        await self._running.enter_async_context(self.staging.running())
         await self._launcher.warm_up()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
         await self._launcher.close()
 
     async def run(self, work: Work, started: Callable[[Process], Awaitable[None]]) -> Values:
@@ -104,7 +111,11 @@ class Worker:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with scratch_folder(work.scratch):
             environment = self._environment(work)
-            given = executor_input(work.component, work.inputs, work.scratch, work.output_uri)
+            try:
+                staged = await self.staging.fetch(work)
+            except NotStaged as error:
+                raise TaskFailed(str(error)) from error
+            given = executor_input(work.component, staged.inputs, work.scratch, staged.output_uri)
             spec = await self._spec(work, environment, given)
             try:
                 process = await self._launcher.start(spec)
@@ -114,9 +125,9 @@ class Worker:
             if status.lost:
                 raise Interrupted(status.describe())
             if not status.ok:
-                raise TaskFailed(_why(status, work.log_path), status.code)
+                raise TaskFailed(_why(status, work.log_path) + staged.hint, status.code)
             try:
-                outputs = await asyncio.to_thread(read_output, work.component, given)
+                outputs = await asyncio.to_thread(read_output, work.component, given, staged.digest)
             except BadOutput as error:
                 raise TaskFailed(str(error), status.code) from error
             except OSError as error:
@@ -125,7 +136,10 @@ class Worker:
                 lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
                 if lacking:
                     raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
-            return outputs
+            try:
+                return await self.staging.store(work, staged, outputs)
+            except NotStaged as error:
+                raise TaskFailed(str(error), status.code) from error
 
     async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]]) -> ExitStatus:
         try:
