@@ -53,6 +53,18 @@ class Settings(ServiceSettings):
     )
     preload: str = Field("kfp.dsl.executor_main,kfp.dsl", description="Modules that tasks find imported already")
     task_environment: str = Field("", description="Further variables of this process that tasks get, by name")
+    pipeline_roots: str = Field(
+        "", description="URIs beside the artifact root that pipeline roots may lie under (s3://bucket/prefix, by comma)"
+    )
+    import_roots: str = Field("*", description="URIs in object stores that inputs are read from; *: all the keys reach")
+    input_cache_bytes: int = Field(10 << 30, ge=0, description="Room for inputs fetched from object stores")
+    input_cache_seconds: float = Field(7 * 86400, ge=0, description="Time that a fetched input is kept unused")
+    max_input_bytes: int = Field(100 << 30, gt=0, description="Largest artifact that is fetched for a task")
+    transfers: int = Field(4, gt=0, le=64, description="Objects that one service sends and fetches at a time")
+    store_retry_seconds: float = Field(
+        300, ge=0, description="How long an attempt waits for an object store that cannot be reached"
+    )
+    link_seconds: int = Field(900, ge=1, le=604800, description="How long a link to an artifact is good")
     outbox_retry_seconds: float = Field(2, gt=0, description="Time between tries while the metadata service is away")
 
     @property

@@ -169,6 +169,9 @@ class RecurringRun:
     problem: Problem | None = None
 
 
+NO_CONTENT = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A file or folder that a task wrote or an importer found.
@@ -182,6 +185,7 @@ class Artifact:
         metadata: What the task logged.
         digest: SHA-256 of the content; empty where it is not on this machine.
         metadata_id: Id in the metadata store; 0 until it is known.
+        etag: What the object store calls this content (of a folder: its record); `NO_CONTENT`: the task wrote nothing.
     """
 
     artifact_id: str
@@ -192,6 +196,7 @@ class Artifact:
     metadata: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     metadata_id: int = 0
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition
 
+from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
@@ -45,7 +46,7 @@ class Runs:
 
     Args:
         store: Where they are.
-        artifact_root: URI that pipeline roots must be under.
+        stores: Say where pipeline roots may be.
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
@@ -55,7 +56,7 @@ class Runs:
     def __init__(
         self,
         store: RunStore,
-        artifact_root: str,
+        stores: ArtifactStores,
         work_root: Path,
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
@@ -64,7 +65,7 @@ class Runs:
     ) -> None:
         self._store = store
         self._work_root = work_root
-        self._artifact_root = artifact_root
+        self._stores = stores
         self._wake = wake
         self._allowed = allowed
         self._machine = machine
@@ -106,7 +107,7 @@ class Runs:
             description=new.description,
             pipeline_id=version.pipeline_id if version else "",
             version_id=version.version_id if version else "",
-            pipeline_root=self._root(new.pipeline_root),
+            pipeline_root=self._root(new.pipeline_root, document),
             service_account=new.service_account,
             creator=new.creator,
             created_at=now(),
@@ -127,7 +128,7 @@ class Runs:
             FailedPrecondition: Something in the pipeline cannot run on this machine.
         """
         self._checked(spec, parameters)
-        return self._root(pipeline_root)
+        return self._stores.pipeline_root(pipeline_root, "runtime_config.pipeline_root")
 
     def terminate(self, run_id: str) -> None:
         """Ends an active run.
@@ -177,18 +178,8 @@ class Runs:
         check_runnable(document, self._allowed, self._machine)
         return document, runtime_parameters(document, whole(given))
 
-    def _root(self, asked: str) -> str:
-        root = asked.rstrip("/")
-        if not root:
-            return ""
-        if root.startswith("/"):
-            root = f"file://{root}"
-        parts = root.split("/")
-        if ".." in parts or "." in parts:
-            raise InvalidArgument("must not have '.' or '..' in it", field="runtime_config.pipeline_root")
-        if root != self._artifact_root and not root.startswith(self._artifact_root + "/"):
-            raise FailedPrecondition(
-                f"runtime_config.pipeline_root: on this machine it must be under {self._artifact_root}; "
-                "other stores are not served yet"
-            )
-        return root
+    def _root(self, asked: str, document: PipelineDocument) -> str:
+        """Gives the pipeline root: the one asked for, or that of the pipeline if it can be used here."""
+        return self._stores.pipeline_root(asked, "runtime_config.pipeline_root") or self._stores.default_root(
+            document.spec.default_pipeline_root
+        )

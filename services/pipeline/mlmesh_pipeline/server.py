@@ -27,6 +27,7 @@ from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
 )
 
 from mlmesh_pipeline.access import ACCESS
+from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
 from mlmesh_pipeline.engine.scheduler import Scheduler
@@ -70,14 +71,8 @@ def build(settings: Settings) -> ServiceDefinition:
     scheduler = Scheduler(settings, Stores(run_store, task_store, CacheStore(database)), lease_store, timer.wake)
     experiments, pipelines = Experiments(experiment_store), Pipelines(pipeline_store)
     work_root = settings.service_dir / "runs"
-    runs = Runs(
-        run_store,
-        settings.resolved_artifact_root,
-        work_root,
-        scheduler.wake,
-        settings.allowed_commands,
-        machine=settings.machine,
-    )
+    stores = ArtifactStores(settings)
+    runs = Runs(run_store, stores, work_root, scheduler.wake, settings.allowed_commands, machine=settings.machine)
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
     files = FileRoutes(run_store, task_store, work_root)

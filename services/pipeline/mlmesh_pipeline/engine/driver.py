@@ -22,7 +22,6 @@ from mlmesh_kit.launch import Process, mark_of, sweep
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.cluster_files import NotThere, variables
-from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import (
     NOT_RUN,
@@ -326,6 +325,7 @@ class Driver:
         context = self._context(task)
         metadata = filled(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
         name, spec = next(iter(component.output_definitions.artifacts.items()))
+        digest, etag = await self._worker.staging.identify(uri)
         artifact = Artifact(
             artifact_id=str(uuid.uuid4()),
             name=name,
@@ -333,7 +333,8 @@ class Driver:
             version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
             uri=uri,
             metadata=metadata,
-            digest=await asyncio.to_thread(digest_of, uri),
+            digest=digest,
+            etag=etag,
         )
         return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, Values({}, {name: [artifact]})))
 
@@ -343,7 +344,7 @@ class Driver:
         cached = spec.caching_options.enable_cache
         if cached:
             found = await self._db(self._stores.cache.find, mark, self.run.namespace)
-            if found is not None and await asyncio.to_thread(_is_there, found[1]):
+            if found is not None and await self._worker.staging.is_there(found[1]):
                 task = replace(task, cached_from=found[0])
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
         context = self._context(task)
@@ -378,6 +379,7 @@ class Driver:
                 timeout_seconds=self._timeout(component.executor_label),
                 resources=resources,
                 mark=_mark(task.task_id, number),
+                number=number,
             )
             attempt = Attempt(
                 str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner
@@ -540,12 +542,3 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
 def _outcome_of(task: Task) -> Outcome:
     has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
     return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
-
-
-def _is_there(values: Values) -> bool:
-    """Tells whether the files of cached artifacts are still there and as they were."""
-    for items in values.artifacts.values():
-        for artifact in items:
-            if artifact.digest and digest_of(artifact.uri) != artifact.digest:
-                return False
-    return True

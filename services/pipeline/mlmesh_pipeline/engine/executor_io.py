@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 import shutil
-import stat
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlmesh_pipeline.engine.paths import file_path, local_form, uri_of
+from mlmesh_pipeline.engine.trees import tree_digest, walk
 from mlmesh_pipeline.ir.proto import ParameterType
 from mlmesh_pipeline.ir.values import WrongType, coerce, parameter_type, whole
 from mlmesh_pipeline.resources import Artifact, Values
@@ -72,12 +72,13 @@ def declared_artifacts(component: Any, output_uri: str) -> dict[str, Artifact]:
     }
 
 
-def read_output(component: Any, given: dict[str, Any]) -> Values:
+def read_output(component: Any, given: dict[str, Any], digest: Callable[[str], str]) -> Values:
     """Reads what a task gave; hashes its artifacts.
 
     Args:
         component: Its ComponentSpec.
         given: Its ExecutorInput.
+        digest: Gives the digest of what is at a URI.
 
     Raises:
         BadOutput: It is not JSON, or a value is not of its declared type.
@@ -102,7 +103,7 @@ def read_output(component: Any, given: dict[str, Any]) -> Values:
     for name, place in given["outputs"]["artifacts"].items():
         declared = place["artifacts"][0]
         written = _mapping(reported, name).get("artifacts") or [declared]
-        artifacts[name] = [_artifact(declared, item, name) for item in written]
+        artifacts[name] = [_artifact(declared, item, name, digest) for item in written]
     return Values(parameters, artifacts)
 
 
@@ -113,14 +114,7 @@ def digest_of(uri: str) -> str:
         return ""
     if path.is_file():
         return _file_digest(path)
-    whole_tree = hashlib.sha256()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = Path(folder) / name
-            if stat.S_ISREG(file.lstat().st_mode):
-                whole_tree.update(f"{file.relative_to(path)}\0{_file_digest(file)}\0".encode())
-    return whole_tree.hexdigest()
+    return tree_digest((name, _file_digest(file)) for file, name in walk(path))
 
 
 def _file_digest(path: Path) -> str:
@@ -137,7 +131,7 @@ def _runtime_artifact(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _artifact(declared: dict[str, Any], written: Any, name: str) -> Artifact:
+def _artifact(declared: dict[str, Any], written: Any, name: str, digest: Callable[[str], str]) -> Artifact:
     if not isinstance(written, dict):
         raise BadOutput(f"output artifact {name!r} is not an object")
     uri = uri_of(str(written.get("uri") or declared["uri"]))
@@ -160,7 +154,7 @@ def _artifact(declared: dict[str, Any], written: Any, name: str) -> Artifact:
         version=kind["schemaVersion"],
         uri=uri,
         metadata=whole(metadata),
-        digest=digest_of(uri),
+        digest=digest(uri),
     )
 
 

@@ -18,6 +18,7 @@ from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
 from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.engine.staging import NotStaged, Staging
 from mlmesh_pipeline.engine.steps import with_task_inputs
 from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
@@ -59,6 +60,7 @@ class Work:
         timeout_seconds: Longest life; 0: no limit.
         resources: What the component asks for and may take.
         mark: By which its processes are found when the service that started them has died.
+        number: Of the attempt, from 1.
     """
 
     run_id: str
@@ -74,6 +76,7 @@ class Work:
     timeout_seconds: float
     resources: Resources
     mark: str
+    number: int = 1
 
 
 class Worker:
@@ -90,12 +93,16 @@ class Worker:
         preload = [name.strip() for name in settings.preload.split(",") if name.strip()]
         self._launcher = WarmLauncher(preload, env=self._base, total_memory_bytes=memory_of_all(settings))
         self._packages = PackageFolders(settings.root / "packages", self._launcher, allowed=settings.install_packages)
+        self.staging = Staging(settings)
+        self._running = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Worker":
+        await self._running.enter_async_context(self.staging.running())
         await self._launcher.warm_up()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
         await self._launcher.close()
 
     async def run(self, work: Work, started: Callable[[Process], Awaitable[None]]) -> Values:
@@ -112,7 +119,11 @@ class Worker:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with scratch_folder(work.scratch):
             environment = self._environment(work)
-            given = executor_input(work.component, work.inputs, work.scratch, work.output_uri)
+            try:
+                staged = await self.staging.fetch(work)
+            except NotStaged as error:
+                raise TaskFailed(str(error)) from error
+            given = executor_input(work.component, staged.inputs, work.scratch, staged.output_uri)
             spec = await self._spec(work, environment, given)
             try:
                 process = await self._launcher.start(spec)
@@ -122,9 +133,9 @@ class Worker:
             if status.lost:
                 raise Interrupted(status.describe())
             if not status.ok:
-                raise TaskFailed(_why(status, work.log_path), status.code)
+                raise TaskFailed(_why(status, work.log_path) + staged.hint, status.code)
             try:
-                outputs = await asyncio.to_thread(read_output, work.component, given)
+                outputs = await asyncio.to_thread(read_output, work.component, given, staged.digest)
             except BadOutput as error:
                 raise TaskFailed(str(error), status.code) from error
             except OSError as error:
@@ -133,7 +144,10 @@ class Worker:
                 lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
                 if lacking:
                     raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
-            return outputs
+            try:
+                return await self.staging.store(work, staged, outputs)
+            except NotStaged as error:
+                raise TaskFailed(str(error), status.code) from error
 
     async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work) -> ExitStatus:
         folders = [folder for folder in (work.scratch, file_path(work.output_uri)) if folder is not None]
