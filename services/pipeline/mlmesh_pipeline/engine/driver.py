@@ -31,15 +31,17 @@ from mlmesh_pipeline.engine.inputs import (
     Outcome,
     collect,
     dag_outputs,
+    name_beside,
     problem_of_input,
     resolve_inputs,
 )
-from mlmesh_pipeline.engine.paths import RunPaths, file_path
+from mlmesh_pipeline.engine.paths import RunPaths, file_path, uri_of
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
+from mlmesh_pipeline.ir.cluster_names import Source
 from mlmesh_pipeline.ir.condition import Condition, ConditionError
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
+from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve, resolve_all
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
 from mlmesh_pipeline.ir.values import to_python, whole
@@ -61,7 +63,7 @@ from mlmesh_pipeline.store.fence import Fence, LostLease
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY = 10, 13, 1, 2, 9  # google.rpc.Code
+_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY, _INVALID = 10, 13, 1, 2, 9, 3  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
@@ -119,6 +121,7 @@ class Driver:
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
         self._known: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
+        self._names: dict[str, Callable[[Source], Any]] = {}
         self._document: PipelineDocument | None = None
         self._has_workspace = False
         self._canceled: bool = False
@@ -255,6 +258,7 @@ class Driver:
             return await self._fail(task, problem_of_input(error))
         if not holds:
             return await self._skip(task, "not run: its condition does not hold")
+        self._names[task.path] = partial(name_beside, scope.inputs.parameters, upstream)
         if spec.WhichOneof("iterator"):
             return await self._loop(task, spec, component, inputs)
         return await self._execute(task, spec, component, inputs)
@@ -347,11 +351,17 @@ class Driver:
             uri = inputs.parameters.get(source.runtime_parameter)
         if not isinstance(uri, str) or not uri:
             return await self._fail(task, Problem(3, "the importer has no URI"))
+        uri = uri_of(uri)
         path = file_path(uri)
+        if importer.download_to_workspace and path is None:
+            return await self._fail(task, Problem(_NOT_READY, f"{uri} cannot be downloaded into the workspace here"))
         if path is not None and not path.exists():
             return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
         context = self._context(task)
-        metadata = _resolved(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
+        try:
+            metadata = resolve_all(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
+        except UnknownPlaceholder as error:
+            return await self._fail(task, Problem(_INVALID, f"metadata: {error}"))
         name, spec = next(iter(component.output_definitions.artifacts.items()))
         artifact = Artifact(
             artifact_id=str(uuid.uuid4()),
@@ -375,7 +385,7 @@ class Driver:
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
         context = self._context(task)
         try:
-            environment = self._environment(component.executor_label, container, inputs, context)
+            environment = self._environment(task, component.executor_label, container, inputs, context)
         except (UnknownPlaceholder, NotThere) as error:
             return await self._fail(task, Problem(_NOT_READY, str(error)))
         policy = spec.retry_policy
@@ -456,11 +466,14 @@ class Driver:
             raise
         return outputs, replace(attempt, state=AttemptState.SUCCEEDED, exit_code=0, finished_at=now())
 
-    def _environment(self, label: str, container: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, str]:
+    def _environment(
+        self, task: Task, label: str, container: Any, inputs: Values, context: Mapping[str, str]
+    ) -> dict[str, str]:
         """Gives the variables of a container, those from secrets and config maps among them."""
         assert self._document is not None
         config = self._document.platform_config(label)
-        found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
+        names = self._names[task.path.rpartition("[")[0] if task.iteration >= 0 else task.path]
+        found = variables(config, self._settings.root, self.run.namespace, names)
         for variable in container.env:
             value = resolve(variable.value, inputs.parameters, context)
             found[variable.name] = value if isinstance(value, str) else json.dumps(whole(value))
@@ -545,7 +558,7 @@ class Driver:
         return {
             "pipeline_job_name": self.run.display_name,
             "pipeline_job_uuid": self.run.run_id,
-            "pipeline_job_resource_name": self.run.run_id,
+            "pipeline_job_resource_name": f"{self.run.pipeline_name}-{self.run.run_id}",
             "pipeline_job_create_time_utc": created,
             "pipeline_job_schedule_time_utc": created,
             "pipeline_task_name": task.name,
@@ -568,17 +581,6 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
 def to_python_struct(struct: Any) -> dict[str, Any]:
     """Gives a `google.protobuf.Struct` as Python."""
     return {name: to_python(value) for name, value in struct.fields.items()}
-
-
-def _resolved(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
-    if isinstance(value, str) and "{{$" in value:
-        with contextlib.suppress(UnknownPlaceholder):
-            return resolve(value, parameters, context)
-    if isinstance(value, dict):
-        return {key: _resolved(item, parameters, context) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolved(item, parameters, context) for item in value]
-    return value
 
 
 def _join(path: str, name: str) -> str:
