@@ -27,32 +27,32 @@ from mlmesh_pipeline.engine.inputs import (
     NOT_RUN,
     NoValue,
     Outcome,
+    name_beside,
     problem_of_input,
     resolve_inputs,
 )
-from mlmesh_pipeline.engine.paths import RunPaths, file_path
+from mlmesh_pipeline.engine.paths import RunPaths, file_path, uri_of
 from mlmesh_pipeline.engine.steps import (
     blocked_words,
     condition_holds,
     context_of,
-    filled,
+    importer_metadata,
     importer_uri,
     join,
     loop_items,
     outcome_of_dag,
     outcome_of_loop,
     text_of,
-    to_python_struct,
     with_item,
 )
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
+from mlmesh_pipeline.ir.cluster_names import Source
 from mlmesh_pipeline.ir.container_resources import BadResources, resources_of
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import (
     Artifact,
     Attempt,
@@ -71,7 +71,7 @@ from mlmesh_pipeline.store.fence import Fence, LostLease
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY = 10, 13, 1, 2, 9  # google.rpc.Code
+_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY, _INVALID = 10, 13, 1, 2, 9, 3  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
@@ -129,6 +129,7 @@ class Driver:
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
         self._known: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
+        self._names: dict[str, Callable[[Source], Any]] = {}
         self._document: PipelineDocument | None = None
         self._has_workspace = False
         self._canceled: bool = False
@@ -260,6 +261,7 @@ class Driver:
             return await self._fail(task, problem_of_input(error))
         if not holds:
             return await self._skip(task, "not run: its condition does not hold")
+        self._names[task.path] = partial(name_beside, scope.inputs.parameters, upstream)
         if spec.WhichOneof("iterator"):
             return await self._loop(task, spec, component, inputs)
         return await self._execute(task, spec, component, inputs)
@@ -319,11 +321,17 @@ class Driver:
         uri = importer_uri(importer, inputs)
         if not uri:
             return await self._fail(task, Problem(3, "the importer has no URI"))
+        uri = uri_of(uri)
         path = file_path(uri)
+        if importer.download_to_workspace and path is None:
+            return await self._fail(task, Problem(_NOT_READY, f"{uri} cannot be downloaded into the workspace here"))
         if path is not None and not path.exists():
             return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
         context = self._context(task)
-        metadata = filled(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
+        try:
+            metadata = importer_metadata(importer, inputs, context)
+        except NoValue as error:
+            return await self._fail(task, problem_of_input(error))
         name, spec = next(iter(component.output_definitions.artifacts.items()))
         digest, etag = await self._worker.staging.identify(uri)
         artifact = Artifact(
@@ -349,7 +357,7 @@ class Driver:
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
         context = self._context(task)
         try:
-            environment = self._environment(component.executor_label, container, inputs, context)
+            environment = self._environment(task, component.executor_label, container, inputs, context)
             resources = resources_of(container.resources, inputs.parameters, context)
             need = self._capacity.need(resources)
         except (UnknownPlaceholder, NotThere) as error:
@@ -437,11 +445,14 @@ class Driver:
             raise
         return outputs, replace(attempt, state=AttemptState.SUCCEEDED, exit_code=0, finished_at=now())
 
-    def _environment(self, label: str, container: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, str]:
+    def _environment(
+        self, task: Task, label: str, container: Any, inputs: Values, context: Mapping[str, str]
+    ) -> dict[str, str]:
         """Gives the variables of a container, those from secrets and config maps among them."""
         assert self._document is not None
         config = self._document.platform_config(label)
-        found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
+        names = self._names[task.path.rpartition("[")[0] if task.iteration >= 0 else task.path]
+        found = variables(config, self._settings.root, self.run.namespace, names)
         for variable in container.env:
             found[variable.name] = text_of(resolve(variable.value, inputs.parameters, context))
         return found

@@ -15,13 +15,13 @@ from mlmesh_kit.errors import Unavailable
 from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
 
 from mlmesh_pipeline.config import Settings
-from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
+from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output, report_of
 from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
 from mlmesh_pipeline.engine.paths import file_path
-from mlmesh_pipeline.engine.staging import NotStaged, Staging
+from mlmesh_pipeline.engine.staging import NotStaged, Staged, Staging
 from mlmesh_pipeline.engine.steps import with_task_inputs
 from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
-from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
+from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command, shell_of
 from mlmesh_pipeline.ir.container_resources import Resources
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
@@ -129,25 +129,34 @@ class Worker:
                 process = await self._launcher.start(spec)
             except Unavailable as error:
                 raise Interrupted(error.message) from error
-            status = await self._attend(process, started, work)
-            if status.lost:
-                raise Interrupted(status.describe())
-            if not status.ok:
-                raise TaskFailed(_why(status, work.log_path) + staged.hint, status.code)
-            try:
-                outputs = await asyncio.to_thread(read_output, work.component, given, staged.digest)
-            except BadOutput as error:
-                raise TaskFailed(str(error), status.code) from error
-            except OSError as error:
-                raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
-            if isinstance(work.code, CommandLine):
-                lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
-                if lacking:
-                    raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
-            try:
-                return await self.staging.store(work, staged, outputs)
-            except NotStaged as error:
-                raise TaskFailed(str(error), status.code) from error
+            with report_of(given):
+                status = await self._attend(process, started, work)
+                return await self._outputs(work, given, staged, status)
+
+    async def _outputs(self, work: Work, given: dict[str, Any], staged: Staged, status: ExitStatus) -> Values:
+        """Reads the outputs of an attempt that has ended, and stores them.
+
+        Raises:
+            TaskFailed, Interrupted: There are none.
+        """
+        if status.lost:
+            raise Interrupted(status.describe())
+        if not status.ok:
+            raise TaskFailed(_why(status, work.log_path) + staged.hint, status.code)
+        try:
+            outputs = await asyncio.to_thread(read_output, work.component, given, work.scratch, staged.digest)
+        except BadOutput as error:
+            raise TaskFailed(str(error), status.code) from error
+        except OSError as error:
+            raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
+        if isinstance(work.code, CommandLine):
+            lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
+            if lacking:
+                raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
+        try:
+            return await self.staging.store(work, staged, outputs)
+        except NotStaged as error:
+            raise TaskFailed(str(error), status.code) from error
 
     async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work) -> ExitStatus:
         folders = [folder for folder in (work.scratch, file_path(work.output_uri)) if folder is not None]
@@ -171,6 +180,8 @@ class Worker:
                 argv = fill_command(work.code, with_task_inputs(given, work.inputs), work.context)
             except BadCommand as error:
                 raise TaskFailed(str(error)) from error
+            if argv[0] == "sh":
+                argv[0] = shell_of(work.code.image)
             (work.scratch / "parameters").mkdir()
         else:
             argv = await self._executor(work, work.code, environment, given)

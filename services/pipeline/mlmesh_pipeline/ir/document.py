@@ -13,6 +13,17 @@ FIELD = "pipeline_spec"
 MAX_DEPTH = 100
 MAX_NODES = 500_000
 MAX_BYTES = 8 << 20
+OTHER_PIPELINE_SETTINGS = frozenset(
+    {
+        "maxActiveRuns",
+        "mutexName",
+        "pipelineRunParallelism",
+        "pipelineVersionConcurrencyLimit",
+        "resourceTtl",
+        "semaphoreKey",
+    }
+)
+"""Of pipelines, in some releases of KFP; they are taken, and hold back nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,24 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
     spec = _message(spec_content, PipelineSpec(), FIELD)
     deployment_content = json_format.MessageToDict(spec.deployment_spec)
     deployment = _message(deployment_content, DeploymentConfig(), f"{FIELD}.deploymentSpec")
-    platform = _message(platform_content, PlatformSpec(), "platform_spec")
+    platform = _message(_without_other_settings(platform_content), PlatformSpec(), "platform_spec")
     return PipelineDocument(spec, deployment, platform, whole)
+
+
+def _without_other_settings(content: Any) -> Any:
+    """Leaves out what pipeline configurations of other releases of KFP have, and ours has not."""
+    platforms = content.get("platforms") if isinstance(content, dict) else None
+    if not isinstance(platforms, dict):
+        return content
+    found = {}
+    for name, platform in platforms.items():
+        found[name] = platform
+        for field in ("pipelineConfig", "pipeline_config"):
+            config = platform.get(field) if isinstance(platform, dict) else None
+            if isinstance(config, dict):
+                kept = {key: value for key, value in config.items() if key not in OTHER_PIPELINE_SETTINGS}
+                found[name] = {**found[name], field: kept}
+    return {**content, "platforms": found}
 
 
 def _message(content: Any, message: Any, field: str) -> Any:
