@@ -5,7 +5,7 @@ from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import FailedPrecondition, NotFound
-from sqlalchemy import Connection, Engine, Row, and_, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Row, and_, delete, exists, insert, select, update
 
 from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, StorageState, now
@@ -131,9 +131,9 @@ class RunStore:
 
     def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[Run]:
         """Lists the runs of a namespace, or of one of its experiments."""
-        where = [runs.c.namespace == namespace]
+        where: dict[Column[Any], str] = {runs.c.namespace: namespace}
         if experiment_id:
-            where.append(runs.c.experiment_id == experiment_id)
+            where[runs.c.experiment_id] = experiment_id
         with read(self._engine) as connection:
             return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=_run)
 
