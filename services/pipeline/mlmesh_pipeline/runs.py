@@ -20,6 +20,7 @@ from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, now
+from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
 _END_SECONDS = 15.0
@@ -140,12 +141,12 @@ class Runs:
         self._wake()
 
     def retry(self, run_id: str) -> None:
-        """Runs again what did not succeed.
+        """Runs again what did not succeed, and what follows from it.
 
         Raises:
-            FailedPrecondition: It did not fail.
+            FailedPrecondition: It did not fail, or is archived.
         """
-        self._store.reopen(run_id)
+        self._store.reopen(run_id, to_run_again)
         self._wake()
 
     def delete(self, run_id: str, state: RuntimeState) -> None:

@@ -237,3 +237,7 @@ outbox = Table(
 """What the metadata store has yet to be told: a run (`task_id` empty) or a task whose state has changed."""
 
 leases = lease_table(metadata)
+
+for _table in metadata.tables.values():
+    # All characters, and names that differ in case alone differ, as in the other databases. MariaDB reads these, too.
+    _table.dialect_kwargs.update(mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")

@@ -169,8 +169,10 @@ class Driver:
                 raise
             logger.exception("run %s could not be driven", self.run.run_id)
             problem = Problem(_INTERNAL, "internal error of the pipeline service; see its log")
+            await self._close(RuntimeState.CANCELED, problem)
             await self._end(RuntimeState.FAILED, problem)
             return
+        await self._close(RuntimeState.SKIPPED, Problem(0, "not run: its loop has fewer items than before the retry"))
         await self._end(RuntimeState.SUCCEEDED if outcome.succeeded else outcome.state, outcome.problem)
 
     async def _begin(self) -> None:
@@ -201,10 +203,14 @@ class Driver:
 
     async def _end_canceled(self) -> None:
         problem = Problem(_CANCELLED, "the run was terminated")
+        await self._close(RuntimeState.CANCELED, problem)
+        await self._end(RuntimeState.CANCELED, problem)
+
+    async def _close(self, state: RuntimeState, problem: Problem) -> None:
+        """Gives a final state to the tasks that have none."""
         for task in list(self._known.values()):
             if not task.state.is_final:
-                await self._save(replace(task, state=RuntimeState.CANCELED, problem=problem, finished_at=now()))
-        await self._end(RuntimeState.CANCELED, problem)
+                await self._save(replace(task, state=state, problem=problem, finished_at=now()))
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
         if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it

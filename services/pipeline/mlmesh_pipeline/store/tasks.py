@@ -1,7 +1,8 @@
 """Tasks, their attempts and their events in the database."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
@@ -21,6 +22,8 @@ from mlmesh_pipeline.resources import (
 from mlmesh_pipeline.store.codec import dump, dump_problem, dump_values, load, load_problem, load_values
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.tables import artifacts, attempts, cache, events, outbox, tasks
+
+_BATCH = 500
 
 
 class TaskStore:
@@ -203,6 +206,31 @@ class TaskStore:
                 connection.execute(update(artifacts).where(artifacts.c.artifact_id == ours).values(metadata_id=theirs))
 
         run_transaction(self._engine, write)
+
+
+def reopen_tasks(connection: Connection, run_id: str, choose: Callable[[list[Task]], set[str]]) -> None:
+    """Makes tasks of a run PENDING again, without their inputs, outputs and problems; their attempts stay.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of which run.
+        choose: Given its tasks, gives the ids of those.
+    """
+    rows = connection.execute(select(tasks).where(tasks.c.run_id == run_id).order_by(tasks.c.position)).all()
+    all_tasks = [_task(row) for row in rows]
+    chosen = choose(all_tasks)
+    again = [
+        replace(task, state=RuntimeState.PENDING, problem=None, started_at=0, finished_at=0, cached_from="")
+        for task in all_tasks
+        if task.task_id in chosen
+    ]
+    state = {"state": RuntimeState.PENDING.value, "problem": "", "started_at": 0, "finished_at": 0, "cached_from": ""}
+    values = {**state, "inputs": "", "outputs": ""}
+    for start in range(0, len(again), _BATCH):
+        ids = [task.task_id for task in again[start : start + _BATCH]]
+        connection.execute(update(tasks).where(tasks.c.task_id.in_(ids)).values(**values))
+    if again:
+        connection.execute(insert(events), [_event(task) for task in again])
 
 
 def _save(connection: Connection, task: Task, fence: Fence) -> None:
