@@ -109,7 +109,10 @@ class PipelineVersion:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a pipeline. `pipeline_id` is empty where the specification came with the request."""
+    """One execution of a pipeline. `pipeline_id` is empty where the specification came with the request.
+
+    `rerun_of` is the run whose outputs it has taken over; what it has not, it runs anew, whatever the cache has.
+    """
 
     run_id: str
     namespace: str
@@ -134,6 +137,7 @@ class Run:
     run_context_id: int = 0
     recurring_run_id: str = ""
     scheduled_at: int = 0
+    rerun_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

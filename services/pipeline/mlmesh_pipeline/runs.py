@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mlmesh_pipeline.ir.container_resources import Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
-from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, now
+from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, Task, now
 from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
@@ -40,6 +40,7 @@ class NewRun:
     run_id: str = ""
     recurring_run_id: str = ""
     scheduled_at: int = 0
+    rerun_of: str = ""
 
 
 class Runs:
@@ -78,6 +79,7 @@ class Runs:
         spec: dict[str, Any],
         version: PipelineVersion | None,
         claim: Callable[[Any], None] | None = None,
+        reused: Sequence[Task] = (),
     ) -> Run:
         """Checks a run whole, and creates it.
 
@@ -87,6 +89,7 @@ class Runs:
             spec: The pipeline.
             version: Where the pipeline came from; None: with the request.
             claim: Called in the transaction that stores the run, with its connection; what it raises comes through.
+            reused: Tasks that it begins with, parents before children; they have the run's id.
 
         Raises:
             InvalidArgument: The pipeline, a parameter or a name is wrong.
@@ -96,7 +99,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = self._checked(spec, new.parameters)
+        document, parameters = self.checked(spec, new.parameters)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -116,8 +119,9 @@ class Runs:
             plugins_input=new.plugins_input,
             recurring_run_id=new.recurring_run_id,
             scheduled_at=new.scheduled_at,
+            rerun_of=new.rerun_of,
         )
-        created = self._store.create(run, document.content, claim)
+        created = self._store.create(run, document.content, claim, reused)
         self._wake()
         return created
 
@@ -128,7 +132,7 @@ class Runs:
             InvalidArgument: The pipeline or a parameter is wrong.
             FailedPrecondition: Something in the pipeline cannot run on this machine.
         """
-        self._checked(spec, parameters)
+        self.checked(spec, parameters)
         return self._stores.pipeline_root(pipeline_root, "runtime_config.pipeline_root")
 
     def terminate(self, run_id: str) -> None:
@@ -173,7 +177,16 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
-    def _checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+    def checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+        """Checks a pipeline whole, and the parameters that are given with it.
+
+        Returns:
+            The pipeline, and the parameters with the defaults filled in.
+
+        Raises:
+            InvalidArgument: The pipeline or a parameter is wrong.
+            FailedPrecondition: Something in the pipeline cannot run on this machine.
+        """
         document = parse(spec)
         check(document)
         check_runnable(document, self._allowed, self._machine)

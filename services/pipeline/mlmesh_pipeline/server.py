@@ -25,11 +25,14 @@ from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
     visualization_pb2,
     visualization_pb2_grpc,
 )
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_grpc
 
 from mlmesh_pipeline.access import ACCESS
+from mlmesh_pipeline.analysis.run_analysis import RunAnalysis
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
+from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
 from mlmesh_pipeline.lineage.publisher import Publisher
@@ -43,11 +46,13 @@ from mlmesh_pipeline.servicers.experiment import ExperimentServicer
 from mlmesh_pipeline.servicers.pipeline import PipelineServicer
 from mlmesh_pipeline.servicers.recurring_run import RecurringRunServicer
 from mlmesh_pipeline.servicers.run import RunServicer
+from mlmesh_pipeline.servicers.run_analysis import RunAnalysisServicer
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.servicers.system import AuthServicer, FilterServicer, HealthzServicer
 from mlmesh_pipeline.servicers.unserved import ReportServicer, VisualizationServicer
 from mlmesh_pipeline.store import (
     CacheStore,
+    ExecutionStore,
     ExperimentStore,
     OutboxStore,
     PipelineStore,
@@ -88,6 +93,8 @@ def build(settings: Settings) -> ServiceDefinition:
     timer.fire = recurring.fire
     sources = Sources(experiments, experiment_store, pipeline_store)
     run_servicer = RunServicer(runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store)
+    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
+    analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
     recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
     # The generated bases answer UNIMPLEMENTED; their type stubs call them abstract.
     reports = ReportServicer()  # type: ignore[abstract]
@@ -96,6 +103,7 @@ def build(settings: Settings) -> ServiceDefinition:
         (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", PipelineServicer(pipelines, pipeline_store)),
         (experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments, experiment_store)),
         (run_pb2, run_pb2_grpc, "RunService", run_servicer),
+        (run_analysis_pb2, run_analysis_pb2_grpc, "RunAnalysisService", analysis_servicer),
         (healthz_pb2, healthz_pb2_grpc, "HealthzService", HealthzServicer()),
         (auth_pb2, auth_pb2_grpc, "AuthService", AuthServicer()),
         (filter_pb2, filter_pb2_grpc, "DummyFilterService", FilterServicer()),

@@ -102,6 +102,7 @@ runs = Table(
     Column("run_context_id", BigInteger, nullable=False, server_default="0"),
     Column("recurring_run_id", _Id, nullable=False, server_default=""),
     _time("scheduled_at"),
+    Column("rerun_of", _Id, nullable=False, server_default=""),
     Index("ix_runs_recurring", "recurring_run_id", "state"),
     Index("ix_runs_created", "namespace", "created_at", "run_id"),
     Index("ix_runs_experiment", "experiment_id", "created_at", "run_id"),

@@ -356,7 +356,7 @@ class Driver:
         mark = fingerprint(self.run, component, container, inputs, spec.caching_options.cache_key)
         task = await self._started(replace(task, fingerprint=mark), inputs)
         cached = spec.caching_options.enable_cache
-        if cached:
+        if cached and not self.run.rerun_of:
             found = await self._db(self._stores.cache.find, mark, self.run.namespace)
             if found is not None and await self._worker.staging.is_there(found[1]):
                 task = replace(task, cached_from=found[0])

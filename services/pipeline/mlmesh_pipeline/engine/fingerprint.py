@@ -22,6 +22,12 @@ def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_
         inputs: Values of its inputs.
         cache_key: The user's own key; where there is one, it stands for all but pipeline and outputs.
     """
+    content = fingerprint_content(run, component, container, inputs, cache_key)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_content(run: Run, component: Any, container: Any, inputs: Values, cache_key: str) -> dict[str, Any]:
+    """Gives what the fingerprint of a task is made of, JSON-ready; arguments as `fingerprint`."""
     outputs = component.output_definitions
     content: dict[str, Any] = {
         "namespace": run.namespace,
@@ -43,7 +49,7 @@ def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_
                 for name, items in inputs.artifacts.items()
             },
         }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content
 
 
 def _content_of(artifact: Artifact) -> str:

@@ -1,6 +1,6 @@
 """Runs in the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
@@ -13,7 +13,7 @@ from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.store.listing import list_page
 from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
-from mlmesh_pipeline.store.tasks import reopen_tasks
+from mlmesh_pipeline.store.tasks import insert_tasks, reopen_tasks
 from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs
 
 _FIELDS = {
@@ -49,13 +49,20 @@ class RunStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, run: Run, spec: dict[str, Any], claim: Callable[[Connection], None] | None = None) -> Run:
+    def create(
+        self,
+        run: Run,
+        spec: dict[str, Any],
+        claim: Callable[[Connection], None] | None = None,
+        reused: Sequence[Task] = (),
+    ) -> Run:
         """Adds a run, PENDING, with its specification.
 
         Args:
             run: It; its digest is not looked at.
             spec: The pipeline.
             claim: Called first in the transaction; what it raises comes through, and there is no run.
+            reused: Tasks that it begins with, parents before children.
         """
 
         def write(connection: Connection) -> str:
@@ -85,8 +92,10 @@ class RunStore:
                     plugins_input=dump(run.plugins_input),
                     recurring_run_id=run.recurring_run_id,
                     scheduled_at=run.scheduled_at or run.created_at,
+                    rerun_of=run.rerun_of,
                 )
             )
+            insert_tasks(connection, reused)
             connection.execute(
                 update(experiments)
                 .where(experiments.c.experiment_id == run.experiment_id)
@@ -108,7 +117,7 @@ class RunStore:
             row = connection.execute(select(runs).where(runs.c.run_id == run_id)).first()
         if row is None:
             raise NotFound("run", run_id)
-        return _run(row)
+        return run_of(row)
 
     def spec(self, digest: str) -> dict[str, Any]:
         """Gives a specification by its digest."""
@@ -137,7 +146,7 @@ class RunStore:
         if experiment_id:
             where[runs.c.experiment_id] = experiment_id
         with read(self._engine) as connection:
-            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=_run)
+            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=run_of)
 
     def set_storage(self, run_id: str, state: StorageState) -> None:
         """Archives or restores a run."""
@@ -270,7 +279,8 @@ def _event(connection: Connection, run_id: str, state: RuntimeState, problem: Pr
     )
 
 
-def _run(row: Row[Any]) -> Run:
+def run_of(row: Row[Any]) -> Run:
+    """Gives a row as a run."""
     return Run(
         run_id=row.run_id,
         namespace=row.namespace,
@@ -295,4 +305,5 @@ def _run(row: Row[Any]) -> Run:
         run_context_id=row.run_context_id,
         recurring_run_id=row.recurring_run_id,
         scheduled_at=row.scheduled_at or row.created_at,
+        rerun_of=row.rerun_of,
     )
