@@ -102,7 +102,7 @@ def test_a_failure_is_explained_and_a_retry_runs_what_it_must(client, compile_pi
     assert not again.HasField("error")
     statuses = _marks(tmp_path)
     assert statuses.pop("statuses").splitlines()[0].startswith("FAILED ")
-    assert (tmp_path / "statuses").read_text().splitlines()[1].startswith("SUCCEEDED ")
+    assert (tmp_path / "statuses").read_text().splitlines()[1].startswith("COMPLETE ")
     assert statuses == {"first": "x", "work-1": "x", "work-2": "xx", "work-3": "x", "sum": "x", "ok": ""}
     assert _history(again) == ["PENDING", "RUNNING", "FAILED", "PENDING", "RUNNING", "SUCCEEDED"]
     assert {task.task_id for task in again.run_details.task_details} == set(before)
