@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
@@ -21,6 +21,16 @@ from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeS
 from mlmesh_pipeline.store import RunStore
 
 _END_SECONDS = 15.0
+
+
+class Elsewhere(Protocol):
+    """What a backend that is not this machine has a say in."""
+
+    def check(self, document: PipelineDocument, service_account: str) -> None:
+        """Checks that a pipeline can run there."""
+
+    def delete(self, run: Run) -> None:
+        """Removes what there is of a run that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class Runs:
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
+        elsewhere: Where runs run, if not here.
     """
 
     def __init__(
@@ -57,12 +68,14 @@ class Runs:
         work_root: Path,
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store
         self._work_root = work_root
         self._artifact_root = artifact_root
         self._wake = wake
         self._allowed = allowed
+        self._elsewhere = elsewhere
 
     def create(
         self,
@@ -89,7 +102,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = self._checked(spec, new.parameters)
+        document, parameters = self._checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -153,6 +166,9 @@ class Runs:
                 self._store.ask_to_cancel(run_id)
             self._wake()
             self._await_end(run_id)
+        if self._elsewhere is not None:
+            with contextlib.suppress(NotFound):
+                self._elsewhere.delete(self._store.get(run_id))
         self._store.delete(run_id)
         shutil.rmtree(self._work_root / run_id, ignore_errors=True)
 
@@ -166,10 +182,15 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
-    def _checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+    def _checked(
+        self, spec: dict[str, Any], given: dict[str, Any], service_account: str = ""
+    ) -> tuple[PipelineDocument, dict[str, Any]]:
         document = parse(spec)
         check(document)
-        check_runnable(document, self._allowed)
+        if self._elsewhere is not None:
+            self._elsewhere.check(document, service_account)
+        else:
+            check_runnable(document, self._allowed)
         return document, runtime_parameters(document, whole(given))
 
     def _root(self, asked: str) -> str:
