@@ -2,7 +2,7 @@
 
 import os
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from mlmesh_kit import machine
 from mlmesh_kit.config import ServiceSettings
@@ -65,6 +65,21 @@ class Settings(ServiceSettings):
         300, ge=0, description="How long an attempt waits for an object store that cannot be reached"
     )
     link_seconds: int = Field(900, ge=1, le=604800, description="How long a link to an artifact is good")
+    backend: Literal["local", "argo"] = Field("local", description="What runs pipelines: processes here, or Argo")
+    argo_kubeconfig: str = Field("", description="Says where the cluster is; empty: the pod's own, or ~/.kube/config")
+    argo_context: str = Field("", description="Context in it; empty: its current one")
+    argo_namespace: str = Field("", description="Where all Workflows go; empty: each into its run's namespace")
+    argo_image: str = Field("mlmesh/pipeline:0.1.0", description="Image of this service, for what it runs in pods")
+    argo_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="When that image is pulled"
+    )
+    argo_service_account: str = Field("pipeline-runner", description="Of pods, where the run names none")
+    argo_s3_secret: str = Field("mlmesh-s3", description="Secret with access-key and secret-key; empty: none is needed")
+    argo_volume_claim: str = Field("", description="Claim that holds ARTIFACT_ROOT in pods, where that is file://")
+    argo_ttl_seconds: int = Field(86_400, ge=0, description="How long ended Workflows stay; 0: for ever")
+    argo_parallelism: int = Field(0, ge=0, description="Pods of a run at a time; 0: no limit")
+    argo_instance_id: str = Field("", description="Of the Argo controller that is meant")
+    argo_resync_seconds: float = Field(60, gt=0, description="How often a Workflow is looked at without a sign of it")
     outbox_retry_seconds: float = Field(2, gt=0, description="Time between tries while the metadata service is away")
 
     @property

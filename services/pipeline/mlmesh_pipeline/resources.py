@@ -238,7 +238,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task: a process."""
+    """One attempt at a task: a process, or a pod."""
 
     attempt_id: str
     task_id: str
@@ -252,6 +252,7 @@ class Attempt:
     finished_at: int = 0
     exit_code: int | None = None
     message: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mlmesh_kit.errors import FailedPrecondition
+from mlmesh_kit.errors import FailedPrecondition, NotFound
 
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
@@ -24,6 +24,16 @@ from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
 _END_SECONDS = 15.0
+
+
+class Elsewhere(Protocol):
+    """What a backend that is not this machine has a say in."""
+
+    def check(self, document: PipelineDocument, service_account: str) -> None:
+        """Checks that a pipeline can run there."""
+
+    def delete(self, run: Run) -> None:
+        """Removes what there is of a run that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ class Runs:
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
         machine: What tasks may ask for.
+        elsewhere: Where runs run, if not here.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Runs:
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
         *,
         machine: Machine,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store
         self._work_root = work_root
@@ -71,6 +83,7 @@ class Runs:
         self._wake = wake
         self._allowed = allowed
         self._machine = machine
+        self._elsewhere = elsewhere
 
     def create(
         self,
@@ -99,7 +112,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = self.checked(spec, new.parameters)
+        document, parameters = self.checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -164,6 +177,9 @@ class Runs:
                 self._store.ask_to_cancel(run_id)
             self._wake()
             self._await_end(run_id)
+        if self._elsewhere is not None:
+            with contextlib.suppress(NotFound):
+                self._elsewhere.delete(self._store.get(run_id))
         self._store.delete(run_id)
         shutil.rmtree(self._work_root / run_id, ignore_errors=True)
 
@@ -177,7 +193,9 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
-    def checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+    def checked(
+        self, spec: dict[str, Any], given: dict[str, Any], service_account: str = ""
+    ) -> tuple[PipelineDocument, dict[str, Any]]:
         """Checks a pipeline whole, and the parameters that are given with it.
 
         Returns:
@@ -185,11 +203,14 @@ class Runs:
 
         Raises:
             InvalidArgument: The pipeline or a parameter is wrong.
-            FailedPrecondition: Something in the pipeline cannot run on this machine.
+            FailedPrecondition: Something in the pipeline cannot run where runs run.
         """
         document = parse(spec)
         check(document)
-        check_runnable(document, self._allowed, self._machine)
+        if self._elsewhere is not None:
+            self._elsewhere.check(document, service_account)
+        else:
+            check_runnable(document, self._allowed, self._machine)
         return document, runtime_parameters(document, whole(given))
 
     def _root(self, asked: str, document: PipelineDocument) -> str:

@@ -1,6 +1,6 @@
 """Wires the service."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.lease import LeaseStore
@@ -63,6 +63,9 @@ from mlmesh_pipeline.store import (
 from mlmesh_pipeline.store.owner import free_leases_of_the_dead
 from mlmesh_pipeline.tables import leases
 
+if TYPE_CHECKING:
+    from mlmesh_pipeline.argo.backend import ArgoBackend
+
 
 def build(settings: Settings) -> ServiceDefinition:
     """Makes the service of its settings; brings the database up to date."""
@@ -73,14 +76,24 @@ def build(settings: Settings) -> ServiceDefinition:
     run_store, task_store = RunStore(database), TaskStore(database)
     lease_store = LeaseStore(database, leases)
     timer = Timer(settings.scan_seconds)
-    scheduler = Scheduler(settings, Stores(run_store, task_store, CacheStore(database)), lease_store, timer.wake)
+    stores = Stores(run_store, task_store, CacheStore(database))
+    argo = _argo(settings, stores)
+    scheduler = Scheduler(settings, stores, lease_store, timer.wake, argo.driver if argo else None)
     experiments, pipelines = Experiments(experiment_store), Pipelines(pipeline_store)
     work_root = settings.service_dir / "runs"
-    stores = ArtifactStores(settings)
-    runs = Runs(run_store, stores, work_root, scheduler.wake, settings.allowed_commands, machine=settings.machine)
+    artifact_stores = ArtifactStores(settings)
+    runs = Runs(
+        run_store,
+        artifact_stores,
+        work_root,
+        scheduler.wake,
+        settings.allowed_commands,
+        machine=settings.machine,
+        elsewhere=argo,
+    )
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
-    files = FileRoutes(run_store, task_store, work_root)
+    files = FileRoutes(run_store, task_store, work_root, argo.logs if argo else None)
     recurring_store = RecurringRunStore(database)
     recurring = RecurringRuns(
         recurring_store,
@@ -121,5 +134,13 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*uploads.routes(), *files.routes()],
-        lifespans=[publisher.running, scheduler.running, timer.running],
+        lifespans=[publisher.running, *([argo.running] if argo else []), scheduler.running, timer.running],
     )
+
+
+def _argo(settings: Settings, stores: Stores) -> "ArgoBackend | None":
+    if settings.backend != "argo":
+        return None
+    from mlmesh_pipeline.argo.wiring import build_backend  # the client of Kubernetes is slow to import
+
+    return build_backend(settings, stores)

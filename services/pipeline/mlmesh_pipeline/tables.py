@@ -186,6 +186,7 @@ attempts = Table(
     _time("finished_at"),
     Column("exit_code", Integer, nullable=True),
     Column("message", _Long, nullable=False),
+    Column("pod", _Name, nullable=False, server_default=""),
     UniqueConstraint("task_id", "number", name="uq_attempt_number"),
     Index("ix_attempts_run", "run_id", "state"),
 )

@@ -147,6 +147,10 @@ class RunState:
         }
         self._write(self._file(path, "outputs"), content)
 
+    def forget(self, path: str) -> None:
+        """Removes what is written of a task's end."""
+        patiently(lambda: self.store.delete(self._file(path, "outputs")))
+
     def ended(self, path: str) -> Record | None:
         """Gives how a task ended: in this try, or well in an earlier one."""
         found = self._read(self._file(path, "outputs"))

@@ -58,6 +58,7 @@ class TaskExecutor:
         Raises:
             NotFound: An input artifact is not there.
         """
+        self._state.forget(self._path)  # what an attempt before this one has written
         folder = task_folder(self._options, self._task_id)
         shutil.rmtree(folder, ignore_errors=True)
         _make_open(folder / "parameters")

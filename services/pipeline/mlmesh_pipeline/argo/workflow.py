@@ -101,7 +101,10 @@ class _Compiler:
                 "name": workflow_name(run.pipeline_name, run.run_id, self._number),
                 "namespace": options.namespace or run.namespace,
                 "labels": labels,
-                "annotations": {"pipelines.kubeflow.org/run_name": run.display_name},
+                "annotations": {
+                    "pipelines.kubeflow.org/run_name": run.display_name,
+                    "workflows.argoproj.io/pod-name-format": "v1",  # a pod is called as its node
+                },
             },
             "spec": spec,
         }

@@ -240,5 +240,10 @@ def _why(status: ExitStatus, log_path: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return words
-    found = next((match[1] for line in reversed(lines) if (match := _EXCEPTION.match(line))), "")
-    return f"{words}: {found[:1000]}" if found else words
+    found = last_exception(lines)
+    return f"{words}: {found}" if found else words
+
+
+def last_exception(lines: list[str]) -> str:
+    """Gives the exception that a log ends with; nothing if it does not."""
+    return next((match[1] for line in reversed(lines) if (match := _EXCEPTION.match(line))), "")[:1000]

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from mlmesh_kit.access import IN_DOMAIN, Access
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -14,11 +15,18 @@ from starlette.routing import Route
 
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.engine.paths import file_path
-from mlmesh_pipeline.resources import AttemptState, Task
+from mlmesh_pipeline.resources import Attempt, AttemptState, Run, Task
 from mlmesh_pipeline.store import RunStore, TaskStore
 
 _CHUNK = 64 << 10
 _FOLLOW_SECONDS = 0.2
+
+
+class Logs(Protocol):
+    """Reads logs of attempts that were not processes of this machine."""
+
+    def read(self, run: Run, attempt: Attempt, follow: bool) -> AsyncIterator[bytes]:
+        """Gives the log of an attempt."""
 
 
 class FileRoutes:
@@ -27,12 +35,14 @@ class FileRoutes:
     Args:
         runs, tasks: The database.
         work_root: Holds the logs of all runs.
+        pods: Reads the logs of attempts that were pods.
     """
 
-    def __init__(self, runs: RunStore, tasks: TaskStore, work_root: Path) -> None:
+    def __init__(self, runs: RunStore, tasks: TaskStore, work_root: Path, pods: Logs | None = None) -> None:
         self._runs = runs
         self._tasks = tasks
         self._work_root = work_root
+        self._pods = pods
 
     def routes(self) -> Sequence[Route]:
         """Gives the routes."""
@@ -57,6 +67,11 @@ class FileRoutes:
         number = int(asked or (attempts[-1].number if attempts else 0))
         if asked and number not in {attempt.number for attempt in attempts}:
             raise NotFound("attempt", number)
+        pods = [one for one in attempts if one.number == number and one.pod]
+        if pods and self._pods is not None:
+            run = await asyncio.to_thread(self._runs.get, task.run_id)
+            source = self._pods.read(run, pods[0], follow)
+            return StreamingResponse(source, media_type="text/plain; charset=utf-8")
         return StreamingResponse(self._read(task, number, follow), media_type="text/plain; charset=utf-8")
 
     async def outputs(self, request: Request) -> Response:

@@ -303,6 +303,8 @@ def _job(attempt: Attempt) -> str:
 
 
 def _pod_name(attempts: list[Attempt]) -> str:
+    if attempts and attempts[-1].pod:
+        return attempts[-1].pod
     return f"process/{attempts[-1].pid}" if attempts and attempts[-1].pid else ""
 
 

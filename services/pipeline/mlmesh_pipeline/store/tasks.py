@@ -352,6 +352,7 @@ def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
         "finished_at": attempt.finished_at,
         "exit_code": attempt.exit_code,
         "message": attempt.message,
+        "pod": attempt.pod,
     }
 
 
@@ -369,4 +370,5 @@ def _attempt(row: Row[Any]) -> Attempt:
         finished_at=row.finished_at,
         exit_code=row.exit_code,
         message=row.message,
+        pod=row.pod,
     )
