@@ -85,7 +85,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 class Wire:
-    """A way to a server that can be cut, at once or when so many bytes have gone over it, and mended.
+    """A way to a server that can be cut or held, at once or when so many bytes have gone over it, and mended.
 
     Args:
         target: host:port of the server.
@@ -99,8 +99,11 @@ class Wire:
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._left: int | None = None
+        self._holds = False
+        self._flows = threading.Event()
+        self._flows.set()
+        self.held = threading.Event()
         self.seen = 0
-        self.cuts = 0
         self._accepting = self._listen(self._server)
 
     def _listen(self, server: socket.socket) -> threading.Thread:
@@ -116,14 +119,26 @@ class Wire:
     def cut_after(self, count: int) -> None:
         """Cuts it when so many more bytes have gone over it, both ways counted."""
         with self._lock:
-            self._left = count
+            self._left, self._holds = count, False
+
+    def hold_after(self, count: int) -> None:
+        """Lets nothing through any more when so many more bytes have gone over it; `held` is set then."""
+        with self._lock:
+            self._left, self._holds = count, True
+            self.held.clear()
+
+    def release(self) -> None:
+        """Lets through what was held."""
+        with self._lock:
+            self._left, self._holds = None, False
+        self._flows.set()
 
     def cut(self) -> None:
         """Cuts it: what is open breaks, and nothing new is taken."""
         with self._lock:
             server, self._server, self._left = self._server, None, None
             sockets, self._sockets = self._sockets, set()
-            self.cuts += 1
+        self._flows.set()
         for one in [*sockets, *([server] if server else [])]:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -160,9 +175,13 @@ class Wire:
                     if self._left is not None:
                         self._left -= len(data)
                     is_over = self._left is not None and self._left <= 0
-                if is_over:
+                    if is_over and self._holds:
+                        self._flows.clear()
+                        self.held.set()
+                if is_over and not self._holds:
                     self.cut()
                     return
+                self._flows.wait()
                 sink.sendall(data)
         for one in (source, sink):
             with contextlib.suppress(OSError):

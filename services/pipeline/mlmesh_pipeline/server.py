@@ -30,6 +30,7 @@ from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_
 from mlmesh_pipeline.access import ACCESS
 from mlmesh_pipeline.analysis.run_analysis import RunAnalysis
 from mlmesh_pipeline.artifact_stores import ArtifactStores
+from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
 from mlmesh_pipeline.engine.executor_io import digest_of
@@ -39,6 +40,7 @@ from mlmesh_pipeline.lineage.publisher import Publisher
 from mlmesh_pipeline.pipelines import Pipelines
 from mlmesh_pipeline.recurring.timer import Timer
 from mlmesh_pipeline.recurring_runs import RecurringRuns
+from mlmesh_pipeline.routes.artifacts import ArtifactRoutes
 from mlmesh_pipeline.routes.files import FileRoutes
 from mlmesh_pipeline.routes.upload import UploadRoutes
 from mlmesh_pipeline.runs import Runs
@@ -94,6 +96,8 @@ def build(settings: Settings) -> ServiceDefinition:
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
     files = FileRoutes(run_store, task_store, work_root, argo.logs if argo else None)
+    reader = ArtifactReader(artifact_stores, settings.link_seconds)
+    artifacts = ArtifactRoutes(run_store, task_store, reader)
     recurring_store = RecurringRunStore(database)
     recurring = RecurringRuns(
         recurring_store,
@@ -105,7 +109,9 @@ def build(settings: Settings) -> ServiceDefinition:
     )
     timer.fire = recurring.fire
     sources = Sources(experiments, experiment_store, pipeline_store)
-    run_servicer = RunServicer(runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store)
+    run_servicer = RunServicer(
+        runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store, reader=reader
+    )
     analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
     recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
@@ -133,7 +139,7 @@ def build(settings: Settings) -> ServiceDefinition:
             for messages, stubs, name, servicer in table
         ],
         access=ACCESS,
-        http_routes=[*uploads.routes(), *files.routes()],
+        http_routes=[*uploads.routes(), *files.routes(), *artifacts.routes()],
         lifespans=[publisher.running, *([argo.running] if argo else []), scheduler.running, timer.running],
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from mlmesh_pipeline.resources import Artifact, Run, Values
+from mlmesh_pipeline.resources import NO_CONTENT, Artifact, Run, Values
 
 
 def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_key: str) -> str:
@@ -53,4 +53,6 @@ def fingerprint_content(run: Run, component: Any, container: Any, inputs: Values
 
 
 def _content_of(artifact: Artifact) -> str:
+    if artifact.etag == NO_CONTENT:
+        return NO_CONTENT
     return artifact.digest or f"{artifact.uri} {artifact.etag}".rstrip()

@@ -1,4 +1,4 @@
-"""Logs and artifacts: `GET /apis/v2beta1/runs/{run}/tasks/{task}/log`, `.../outputs`, `.../artifacts/{name}`."""
+"""Logs and outputs of tasks: `GET /apis/v2beta1/runs/{run}/tasks/{task}/log` and `.../outputs`."""
 
 import asyncio
 import os
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from mlmesh_kit.access import IN_DOMAIN, Access
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.http import route
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.resources import Attempt, AttemptState, Run, Task
 from mlmesh_pipeline.store import RunStore, TaskStore
 
@@ -51,7 +50,6 @@ class FileRoutes:
         return [
             route(f"{base}/log", self.log, access=access),
             route(f"{base}/outputs", self.outputs, access=access),
-            route(f"{base}/artifacts/{{name}}", self.artifact, access=access),
         ]
 
     async def log(self, request: Request) -> Response:
@@ -95,21 +93,6 @@ class FileRoutes:
                 },
             }
         )
-
-    async def artifact(self, request: Request) -> Response:
-        """Gives the bytes of an output artifact (ranges are served); of a list, the one at `index`."""
-        task = await asyncio.to_thread(self._task, request, "readArtifact")
-        name = request.path_params["name"]
-        items = task.outputs.artifacts.get(name, [])
-        index = request.query_params.get("index", "0")
-        if not index.isdecimal():
-            raise InvalidArgument("must be a number", field="index")
-        if int(index) >= len(items):
-            raise NotFound("artifact", name)
-        path = file_path(items[int(index)].uri)
-        if path is None or not path.is_file():
-            raise FailedPrecondition(f"artifact {name!r} ({items[int(index)].uri}) is not a file on this machine")
-        return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
     def _task(self, request: Request, verb: str) -> Task:
         run = self._runs.get(request.path_params["run_id"])
