@@ -328,12 +328,13 @@ def _run_python(argv: list[str]) -> int:
     except SystemExit as error:
         code = _exit_code(error)
     except BaseException:
+        code = 1
         kind, value, trace = sys.exc_info()
         frames = trace
         while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
             frames = frames.tb_next
-        traceback.print_exception(kind, value, frames or trace)
-        code = 1
+        with contextlib.suppress(BaseException):  # standard error may be closed, or full
+            traceback.print_exception(kind, value, frames or trace)
     finally:
         import threading
 

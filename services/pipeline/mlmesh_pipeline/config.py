@@ -48,6 +48,8 @@ class Settings(ServiceSettings):
     )
     cron_schedule_timezone: str = Field("UTC", description="Where the clock of recurring runs' cron expressions hangs")
     install_packages: bool = Field(True, description="Whether packages_to_install that are missing are installed")
+    packages_max_age_days: float = Field(30, gt=0, description="Installed packages not used for so long are taken away")
+    packages_max_bytes: Bytes = Field(20 << 30, gt=0, description="Largest size of all packages installed for tasks")
     container_commands: str = Field(
         "", description="Programs that container components may start here as processes (sh,echo); *: any; empty: none"
     )

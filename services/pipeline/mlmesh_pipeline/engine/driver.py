@@ -73,6 +73,7 @@ T = TypeVar("T")
 
 _ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY, _INVALID = 10, 13, 1, 2, 9, 3  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
+_SUSPICIOUS_INTERRUPTIONS = 3  # it may be its own doing
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
 
@@ -394,6 +395,7 @@ class Driver:
                 resources=resources,
                 mark=_mark(task.task_id, number),
                 number=number,
+                alone=interruptions >= _SUSPICIOUS_INTERRUPTIONS,
             )
             attempt = Attempt(
                 str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner

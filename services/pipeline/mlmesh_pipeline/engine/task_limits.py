@@ -61,17 +61,18 @@ def thread_variables(resources: Resources) -> dict[str, str]:
 
 
 async def wait_for_excess(folders: Sequence[Path], limit: int) -> str:
-    """Waits until folders hold more than a limit; says so in words.
+    """Waits until folders have grown by more than a limit; says so in words. Inputs that were fetched do not count.
 
     Args:
         folders: They may go, and come, meanwhile.
         limit: Bytes on the disk.
     """
     pause = _DISK_SECONDS
+    given = await asyncio.to_thread(_used, folders)
     while True:
         await asyncio.sleep(pause)
         before = time.monotonic()
-        used = await asyncio.to_thread(_used, folders)
+        used = await asyncio.to_thread(_used, folders) - given
         if used > limit:
             return f"wrote more to the disk than its limit of {format_bytes(limit)} ({format_bytes(used)})"
         pause = max(_DISK_SECONDS, _DISK_IDLE_SHARE * (time.monotonic() - before))

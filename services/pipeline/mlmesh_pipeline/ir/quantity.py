@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-_QUANTITY = re.compile(r"^(\d{1,18}(?:\.\d{0,9})?|\.\d{1,9})(?:([KMGTPE]i|[mkMGTPE]?)|[eE]([+-]?\d{1,2}))$")
+_QUANTITY = re.compile(r"^([0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?:([KMGTPE]i|[mkMGTPE]?)|[eE]([+-]?[0-9]{1,2}))$")
 _DECIMAL = {"": 0, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = "KMGTPE"
 _LARGEST = Decimal(2) ** 63

@@ -106,6 +106,7 @@ class FileRoutes:
             if number == 0 and follow and not ended:
                 number = await asyncio.to_thread(self._latest, task)
             path = self._work_root / task.run_id / task.task_id / f"{number}.log"
+            offset = min(offset, await asyncio.to_thread(_size, path))  # the middle of a log may be dropped meanwhile
             while chunk := await asyncio.to_thread(_read_chunk, path, offset):
                 offset += len(chunk)
                 yield chunk
@@ -125,6 +126,13 @@ class FileRoutes:
             return self._tasks.get(task.run_id, task.task_id).state.is_final
         except NotFound:
             return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read_chunk(path: Path, offset: int) -> bytes:
