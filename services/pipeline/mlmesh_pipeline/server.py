@@ -115,9 +115,6 @@ def build(settings: Settings) -> ServiceDefinition:
     analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
     recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
-    # The generated bases answer UNIMPLEMENTED; their type stubs call them abstract.
-    reports = ReportServicer()  # type: ignore[abstract]
-    visualizations = VisualizationServicer()  # type: ignore[abstract]
     table: list[tuple[Any, Any, str, Any]] = [
         (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", PipelineServicer(pipelines, pipeline_store)),
         (experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments, experiment_store)),
@@ -127,8 +124,8 @@ def build(settings: Settings) -> ServiceDefinition:
         (auth_pb2, auth_pb2_grpc, "AuthService", AuthServicer()),
         (filter_pb2, filter_pb2_grpc, "DummyFilterService", FilterServicer()),
         (recurring_run_pb2, recurring_run_pb2_grpc, "RecurringRunService", recurring_servicer),
-        (report_pb2, report_pb2_grpc, "ReportService", reports),
-        (visualization_pb2, visualization_pb2_grpc, "VisualizationService", visualizations),
+        (report_pb2, report_pb2_grpc, "ReportService", ReportServicer()),
+        (visualization_pb2, visualization_pb2_grpc, "VisualizationService", VisualizationServicer()),
     ]
     return ServiceDefinition(
         name=settings.service,
