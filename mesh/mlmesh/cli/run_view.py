@@ -18,9 +18,9 @@ Task = dict[str, Any]
 FINAL = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 SHORT_ID = 8
 """So much of an id is shown where there are many; `mlmesh runs` takes it for the whole."""
-_WIDE = 10
-"""A loop with more iterations is shown as their numbers by state, with those that failed."""
-_SHOWN_FAILED = 5
+_WIDE_LOOP, _WIDE_DAG = 10, 60
+"""What has more iterations, or tasks, is shown as their numbers by state, with some that failed or run now."""
+_SHOWN_FAILED, _SHOWN_RUNNING = 5, 3
 STYLES = {
     "SUCCEEDED": "green",
     "CACHED": "cyan",
@@ -66,8 +66,13 @@ def failures_of(run: Run) -> list[Task]:
     return [task for task in tasks_of(run) if state_of(task) == "FAILED" and attempts_of(task)]
 
 
-def run_tree(run: Run) -> "Tree":
-    """Draws a run: its tasks, those of a nested pipeline or a loop below it; wide loops are folded."""
+def run_tree(run: Run, *, fold: bool = True) -> "Tree":
+    """Draws a run: its tasks, those of a nested pipeline or a loop below it.
+
+    Args:
+        run: As RunService gives it.
+        fold: Show of wide loops and pipelines only how many there are of each state, and some that failed or run now.
+    """
     from rich.text import Text
     from rich.tree import Tree
 
@@ -90,15 +95,16 @@ def run_tree(run: Run) -> "Tree":
 
     def grow(branch: "Tree", task_id: str) -> None:
         below = children.get(task_id, [])
-        shown = below
-        if _are_iterations(below) and len(below) > _WIDE:
+        shown, more = below, 0
+        if fold and len(below) > (_WIDE_LOOP if _are_iterations(below) else _WIDE_DAG):
             branch.add(_counts(below))
             failed = [one for one in below if state_of(one) == "FAILED"]
-            shown = failed[:_SHOWN_FAILED]
-            if len(failed) > len(shown):
-                branch.add(Text(f"… and {len(failed) - len(shown)} more that failed", "red"))
+            running = [one for one in below if state_of(one) == "RUNNING"]
+            shown, more = failed[:_SHOWN_FAILED] + running[:_SHOWN_RUNNING], len(failed) - _SHOWN_FAILED
         for one in shown:
             grow(branch.add(_label(one, width)), str(one.get("task_id")))
+        if more > 0:
+            branch.add(Text(f"… and {more} more that failed", "red"))
 
     grow(root, "")
     return root
@@ -108,11 +114,11 @@ def _are_iterations(tasks: Sequence[Task]) -> bool:
     return bool(tasks) and str(tasks[0].get("display_name", "")).endswith("[0]")
 
 
-def _counts(iterations: Sequence[Task]) -> "Text":
+def _counts(tasks: Sequence[Task]) -> "Text":
     from rich.text import Text
 
-    counted = Counter(map(state_of, iterations))
-    parts: list[Any] = [f"{len(iterations)} iterations: "]
+    counted = Counter(map(state_of, tasks))
+    parts: list[Any] = [f"{len(tasks)} {'iterations' if _are_iterations(tasks) else 'tasks'}: "]
     for place, (state, count) in enumerate(sorted(counted.items())):
         parts += ["" if place == 0 else ", ", (f"{count} {state}", STYLES.get(state, ""))]
     return Text.assemble(*parts)

@@ -113,6 +113,7 @@ def runs(
         typer.Option("--log", metavar="TASK", help="Print its log (see mlmesh logs)", autocompletion=complete_tasks),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="With --log: go on until the task ends")] = False,
+    unfolded: Annotated[bool, typer.Option("--all", help="Show every task, those of wide loops, too")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest runs are listed")] = 20,
     ingress: IngressUrl = None,
     data_dir: DataDir = None,
@@ -134,7 +135,7 @@ def runs(
         elif watch:
             watch_run(mesh, run_id, as_json)
         elif run_id:
-            show_run(read_run(mesh, run_id, as_json), as_json)
+            show_run(read_run(mesh, run_id, as_json), as_json, fold=not unfolded)
         else:
             size = min(limit, 200)
             listed = mesh.pages(f"{API}/runs", "runs", sort_by="created_at desc", page_size=size)

@@ -35,8 +35,8 @@ def watch_run(mesh: "Ingress", run_id: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def show_run(run: dict[str, Any], as_json: bool) -> None:
-    """Shows a run as it is; of one that failed also why, and where to look."""
+def show_run(run: dict[str, Any], as_json: bool, *, fold: bool = True) -> None:
+    """Shows a run as it is, wide loops folded or not; of one that failed also why, and where to look."""
     from mlmesh.cli.run_view import failures_of, run_tree, tasks_of
     from mlmesh.task_paths import paths_of
 
@@ -44,7 +44,7 @@ def show_run(run: dict[str, Any], as_json: bool) -> None:
         emit(brief(run))
         return
     out = console()
-    out.print(run_tree(run))
+    out.print(run_tree(run, fold=fold))
     failed = failures_of(run)
     paths = paths_of(tasks_of(run))
     for task in failed[:_TOLD_FAILURES]:
