@@ -65,19 +65,23 @@ def content_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
         old, new = before.get(part, MISSING), after.get(part, MISSING)
         if same(old, new) or (by_key and part in _UNDER_KEY):
             continue
-        if part == "parameters" and isinstance(old, dict) and isinstance(new, dict):
-            found += mapping_differences(Kind.PARAMETER, old, new)
-        elif part == "artifacts" and isinstance(old, dict) and isinstance(new, dict):
-            found += _artifacts(old, new)
-        elif part == "container" and isinstance(old, dict) and isinstance(new, dict):
-            found += container_differences(old, new)
-        elif part == "key":
-            found.append(Difference(Kind.CACHE_KEY, "cache key", old, new))
-        elif part == "outputs":
-            found.append(Difference(Kind.OUTPUTS, "declared outputs", old, new))
-        else:
-            found.append(Difference(Kind.OTHER, part, old, new))
+        found += _part(part, old, new) or [Difference(Kind.OTHER, part, old, new)]
     return found
+
+
+def _part(part: str, old: Any, new: Any) -> list[Difference]:
+    """Compares one part of what two fingerprints are made of; nothing where it is not one that is known."""
+    if part == "key":
+        return [Difference(Kind.CACHE_KEY, "cache key", old, new)]
+    if part == "outputs":
+        return [Difference(Kind.OUTPUTS, "declared outputs", old, new)]
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return []
+    if part == "parameters":
+        return mapping_differences(Kind.PARAMETER, old, new)
+    if part == "artifacts":
+        return list(_artifacts(old, new))
+    return container_differences(old, new) if part == "container" else []
 
 
 def same(one: Any, other: Any) -> bool:

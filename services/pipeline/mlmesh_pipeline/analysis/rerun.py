@@ -82,7 +82,7 @@ def plan_rerun(
             raise FailedPrecondition(f"task {name!r} would not run: a condition that it is under does not hold")
     if not plan.anew:
         raise FailedPrecondition(
-            "nothing would run anew: all tasks have succeeded and nothing has changed; name a task (from_tasks)"
+            "nothing would run anew: all tasks have succeeded and nothing has changed; say from which task on to run"
         )
     return plan
 

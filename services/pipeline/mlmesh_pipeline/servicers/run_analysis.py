@@ -1,5 +1,6 @@
 """mlmesh.pipeline.v1.RunAnalysisService."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlmesh_pipeline.analysis.differences import MISSING, Difference
 from mlmesh_pipeline.analysis.run_analysis import MAX_NAMED, Rerun, RunAnalysis
 from mlmesh_pipeline.analysis.run_diff import Pair, RunComparison, RunRecord, TaskPair
 from mlmesh_pipeline.resources import Artifact, PipelineVersion, Run, Task
-from mlmesh_pipeline.servicers.convert import parameters_of, struct
+from mlmesh_pipeline.servicers.convert import parameters_of
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import PipelineStore, RunStore
 
@@ -92,7 +93,7 @@ class RunAnalysisServicer(run_analysis_pb2_grpc.RunAnalysisServiceServicer):
             requirements=call.code.requirements,
             environment=call.environment,
             secret_variables=call.secret_variables,
-            executor_input=struct(call.executor_input),
+            executor_input=json.dumps(call.executor_input),
         )
 
     def _visible(self, name: str, field: str) -> Run:
