@@ -93,7 +93,7 @@ def earlier(**states: str) -> list[Task]:
             Task(
                 f"id-{path}", "run", path, name, name, kind, f"id-{parent}" if parent else "", iteration,
                 RuntimeState.SKIPPED if state == "skipped" else STATES[state],
-                outputs=Values({"out": path}, {"file": [Artifact(path, "file", "t", "1", f"file:///{path}", {}, path)]}),
+                outputs=Values({"out": path}, {"file": [Artifact(path, "f", "t", "1", f"file:///{path}", {}, path)]}),
             )
         )  # fmt: skip
     return found
