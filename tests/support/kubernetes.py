@@ -1,0 +1,137 @@
+"""A cluster for tests: the API by kmock, and the small Argo of `support.argo` as its controller."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import kmock
+import yaml
+from support.argo import Interpreter, Pods
+
+WORKFLOWS = kmock.resource("argoproj.io", "v1alpha1", "workflows")
+PODS = kmock.resource("", "v1", "pods")
+CLAIMS = kmock.resource("", "v1", "persistentvolumeclaims")
+
+
+class Kubernetes:
+    """The API of a cluster, on a port of loopback, in a thread of its own.
+
+    Args:
+        folder: For what pods leave, and the kubeconfig.
+        controller: Whether Workflows are run.
+        spoil: See `support.argo.Pods`.
+    """
+
+    def __init__(self, folder: Path, *, controller: bool = True, spoil: Callable[[str, int], str] | None = None) -> None:
+        self.folder = folder
+        self.kubeconfig = folder / "kubeconfig"
+        self.controller = controller
+        self.pods = Pods(folder, spoil)
+        self.runs: dict[str, Interpreter] = {}
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> "Kubernetes":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        assert self._ready.wait(20), "the API did not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call(self._stop.set)
+        self._thread.join(20)
+
+    def call(self, function: Callable, *arguments):
+        """Calls something in the thread of the server, where its objects may be touched."""
+
+        async def run():
+            found = function(*arguments)
+            return await found if asyncio.iscoroutine(found) else found
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self.api = kmock.KubernetesEmulator()
+        for resource, kind, names in (
+            (WORKFLOWS, "Workflow", "workflow"),
+            (PODS, "Pod", "pod"),
+            (CLAIMS, "PersistentVolumeClaim", "persistentvolumeclaim"),
+        ):
+            self.api.resources[resource] = {
+                "kind": kind, "singular": names, "namespaced": True,
+                "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+            }  # fmt: skip
+        self.api[PODS, kmock.subresource("log")] << self._log
+        async with self.api, kmock.Server(self.api) as server:
+            self.url = str(server.url).rstrip("/")
+            self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.url)))
+            async with self.pods if self.controller else _Nothing():
+                control = asyncio.create_task(self._control())
+                self._ready.set()
+                await self._stop.wait()
+                control.cancel()
+                await asyncio.gather(control, return_exceptions=True)
+
+    async def _log(self, request: kmock.Request) -> kmock.Payload:
+        path = self.pods.log(request.name or "")
+        return path.read_bytes() if path.exists() else b""
+
+    async def _control(self) -> None:
+        if not self.controller:
+            return
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for (resource, namespace, name), item in list(self.api.objects.items()):
+                    if resource == WORKFLOWS and name not in self.runs and not item.deleted:
+                        self.runs[name] = self._interpreter(namespace, name, json.loads(json.dumps(item.raw)))
+                        group.create_task(self._run(self.runs[name]))
+                await asyncio.sleep(0.01)
+
+    async def _run(self, run: Interpreter) -> None:
+        await run.run()
+
+    def _interpreter(self, namespace: str, name: str, workflow: dict) -> Interpreter:
+        def is_ending() -> bool:
+            item = self.api.objects[WORKFLOWS, namespace, name]
+            return item.deleted or item.raw["spec"].get("shutdown") == "Terminate"
+
+        def publish(status: dict) -> None:
+            asyncio.get_running_loop().create_task(self.change(namespace, name, {"status": status}))
+
+        return Interpreter(workflow, self.pods, publish, is_ending)
+
+    async def change(self, namespace: str, name: str, patch: dict) -> None:
+        """Patches a Workflow, as the controller does."""
+        await self.api.patch(f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows/{name}", json=patch)
+
+    def workflows(self) -> dict[str, dict]:
+        """Gives the Workflows that there are, by name."""
+
+        def found() -> dict[str, dict]:
+            return {
+                name: json.loads(json.dumps(item.raw))
+                for (resource, _, name), item in self.api.objects.items()
+                if resource == WORKFLOWS and not item.deleted
+            }
+
+        return self.call(found)
+
+
+class _Nothing:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+def _kubeconfig(url: str) -> dict:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "tests",
+        "clusters": [{"name": "tests", "cluster": {"server": url}}],
+        "users": [{"name": "nobody", "user": {}}],
+        "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "nobody"}}],
+    }
