@@ -30,6 +30,7 @@ class Kubernetes:
         self.controller = controller
         self.pods = Pods(folder, spoil)
         self.runs: dict[str, Interpreter] = {}
+        self.fault: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -42,6 +43,7 @@ class Kubernetes:
     def __exit__(self, *_: object) -> None:
         self.call(self._stop.set)
         self._thread.join(20)
+        assert self.fault is None or isinstance(self.fault, asyncio.CancelledError), self.fault
 
     def call(self, function: Callable, *arguments):
         """Calls something in the thread of the server, where its objects may be touched."""
@@ -73,7 +75,7 @@ class Kubernetes:
                 self._ready.set()
                 await self._stop.wait()
                 control.cancel()
-                await asyncio.gather(control, return_exceptions=True)
+                (self.fault,) = await asyncio.gather(control, return_exceptions=True)
 
     async def _log(self, request: kmock.Request) -> kmock.Payload:
         path = self.pods.log(request.name or "")
@@ -83,7 +85,7 @@ class Kubernetes:
         if not self.controller:
             return
         async with asyncio.TaskGroup() as group:
-            while True:
+            while not self._stop.is_set():
                 for (resource, namespace, name), item in list(self.api.objects.items()):
                     if resource == WORKFLOWS and name not in self.runs and not item.deleted:
                         self.runs[name] = self._interpreter(namespace, name, json.loads(json.dumps(item.raw)))

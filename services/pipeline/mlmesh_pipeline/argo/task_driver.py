@@ -174,8 +174,6 @@ class TaskDriver:
         uri = importer_uri(importer, inputs)
         if not uri:
             return self._fail(place.path, Problem(_INVALID, "the importer has no URI"))
-        if uri.startswith("/"):
-            uri = f"file://{uri}"
         if uri.startswith(_OURS):
             try:
                 if not self._exists(uri):
