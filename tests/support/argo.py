@@ -5,6 +5,7 @@ What it does not know it refuses, so that no test passes because something was l
 
 import asyncio
 import copy
+import datetime
 import json
 import os
 import re
@@ -46,19 +47,22 @@ class Pods:
 
     Args:
         folder: For logs and sources.
-        spoil: Called with path and number of the attempt; "Error" loses the pod, as if its node had gone.
+        spoil: Called with the pod, the task's path and the number of the attempt; "Error" loses the pod, as if its node had gone.
         real: Whether lightweight components run by the shell, as in their image; else from a warm process.
     """
 
-    def __init__(self, folder: Path, spoil: Callable[[str, int], str] | None = None, *, real: bool = False) -> None:
+    def __init__(
+        self, folder: Path, spoil: Callable[[str, str, int], str] | None = None, *, real: bool = False
+    ) -> None:
         self.folder = folder
-        self.spoil = spoil or (lambda path, number: "")
+        self.spoil = spoil or (lambda pod, path, number: "")
         self.real = real
         self.specs: dict[str, list[dict]] = {}
         self.environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "_KFP_RUNTIME": "true"}
         self._launcher = WarmLauncher(["kfp.dsl.executor_main", "kfp.dsl"], env=self.environment)
         self._lock = asyncio.Lock()
         self._number = 0
+        self._attempts: dict[tuple[str, str], int] = {}
 
     async def __aenter__(self) -> "Pods":
         if not self.real:
@@ -76,13 +80,14 @@ class Pods:
             spec = pod_spec(template)
             assert "{{" not in json.dumps(spec), "something that Argo takes for a variable"
             self.specs.setdefault(path, []).append(spec)
-            number = len(self.specs[path])
             for volume in spec["volumes"]:
                 if "emptyDir" in volume:
                     _empty(spec, volume["name"])
             if "container" in template:
                 return self._driver(template, spec)
-            if lost := self.spoil(path, number):
+            key = (pod.rpartition("-")[0], path)
+            self._attempts[key] = self._attempts.get(key, 0) + 1
+            if lost := self.spoil(pod, path, self._attempts[key]):
                 return Result(lost, message="pod deleted")
             return await self._set(spec, pod, is_ending)
 
@@ -159,9 +164,7 @@ class Interpreter:
         for template in self._templates.values():
             assert set(template) <= _TEMPLATE_KEYS, f"unknown: {set(template) - _TEMPLATE_KEYS}"
         assert len(self._templates) == len(workflow["spec"]["templates"]), "names of templates must differ"
-        self._clock = 0
         self.nodes: dict[str, dict] = {}
-        self.most_at_a_time = 0
 
     async def run(self) -> str:
         """Runs it to its end; gives its phase."""
@@ -192,8 +195,7 @@ class Interpreter:
         return node
 
     def _now(self) -> str:
-        self._clock += 1
-        return f"2026-01-01T{self._clock // 3600:02}:{self._clock // 60 % 60:02}:{self._clock % 60:02}Z"
+        return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _end(self, node: dict, result: Result) -> Result:
         node |= {"phase": result.phase, "message": result.message, "finishedAt": self._now()}
@@ -243,9 +245,7 @@ class Interpreter:
         assert len(tasks) == len(template["dag"]["tasks"])
         results: dict[str, Result] = {}
         while len(results) < len(tasks):
-            ready = [
-                name for name, task in tasks.items() if name not in results and _needs(task) <= set(results)
-            ]
+            ready = [name for name, task in tasks.items() if name not in results and _needs(task) <= set(results)]
             assert ready, "a circle"
             for name in ready:
                 result = await self._task(tasks[name], dict(scope), results, f"{node_name}.{name}")

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Json = dict[str, Any]
 _CANCELLED, _ABORTED, _INTERNAL, _NOT_READY = 1, 10, 13, 9  # google.rpc.Code
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0
 
 
 class ArgoBackend:
