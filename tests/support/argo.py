@@ -30,6 +30,9 @@ _TEMPLATE_KEYS = {
 _TASK_KEYS = {"name", "template", "arguments", "depends", "when", "withParam"}
 
 
+Spoil = Callable[[str, str, int], str]
+
+
 class Shutdown(Exception):
     """The Workflow was told to end."""
 
@@ -47,7 +50,8 @@ class Pods:
 
     Args:
         folder: For logs and sources.
-        spoil: Called with the pod, the task's path and the number of the attempt; "Error" loses the pod, as if its node had gone.
+        spoil: Called with the pod, the task's path and the number of the attempt; "Error" loses the pod, as if
+            its node had gone.
         real: Whether lightweight components run by the shell, as in their image; else from a warm process.
     """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp.web
 import kmock
 import yaml
-from support.argo import Interpreter, Pods
+from support.argo import Interpreter, Pods, Spoil
 
 WORKFLOWS = kmock.resource("argoproj.io", "v1alpha1", "workflows")
 PODS = kmock.resource("", "v1", "pods")
@@ -91,9 +91,7 @@ class Kubernetes:
         spoil: See `support.argo.Pods`.
     """
 
-    def __init__(
-        self, folder: Path, *, controller: bool = True, spoil: Callable[[str, str, int], str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, controller: bool = True, spoil: Spoil | None = None) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
         self.controller = controller
