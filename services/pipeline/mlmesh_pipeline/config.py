@@ -78,6 +78,7 @@ class Settings(ServiceSettings):
     argo_service_account: str = Field("pipeline-runner", description="Of pods, where the run names none")
     argo_s3_secret: str = Field("mlmesh-s3", description="Secret with access-key and secret-key; empty: none is needed")
     argo_volume_claim: str = Field("", description="Claim that holds ARTIFACT_ROOT in pods, where that is file://")
+    argo_folder: str = Field("/mlmesh", description="Folder that is ours in the containers of pods")
     argo_ttl_seconds: int = Field(86_400, ge=0, description="How long ended Workflows stay; 0: for ever")
     argo_parallelism: int = Field(0, ge=0, description="Pods of a run at a time; 0: no limit")
     argo_instance_id: str = Field("", description="Of the Argo controller that is meant")

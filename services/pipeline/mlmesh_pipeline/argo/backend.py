@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Json = dict[str, Any]
 _CANCELLED, _ABORTED, _INTERNAL, _NOT_READY = 1, 10, 13, 9  # google.rpc.Code
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0
 
 
 class ArgoBackend:
@@ -86,7 +86,8 @@ class ArgoBackend:
         """
         namespace = self._options.namespace or run.namespace
         for item in self._cluster.workflows(namespace, f"{RUN_LABEL}={run.run_id}")[0]:
-            self._cluster.delete_workflow(namespace, item["metadata"]["name"])
+            if _is_of(item, run):
+                self._cluster.delete_workflow(namespace, item["metadata"]["name"])
         RunState(self._objects, run_uri(self._options.state_root, run.namespace, run.run_id), 1).delete()
 
     def driver(self, run: Run, fence: Fence, database: ThreadPoolExecutor) -> "ArgoDriver":
@@ -237,7 +238,7 @@ class ArgoDriver:
             found = self._cluster.workflow(self._namespace, name)
         except NotFound:
             return None
-        if (found["metadata"].get("labels") or {}).get(RUN_LABEL) != self.run.run_id:
+        if not _is_of(found, self.run):
             raise Refused(f"there is a Workflow {name!r} already, and it is not of this run")
         return found
 
@@ -274,3 +275,7 @@ class ArgoDriver:
                 logger.warning("run %s: %s; again in %gs", self.run.run_id, error.message, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _is_of(workflow: Json, run: Run) -> bool:
+    return bool((workflow["metadata"].get("labels") or {}).get(RUN_LABEL) == run.run_id)

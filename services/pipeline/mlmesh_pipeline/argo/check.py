@@ -1,5 +1,6 @@
 """Says whether a pipeline can run on Argo; what cannot is refused with its path, never left out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
@@ -10,7 +11,7 @@ from mlmesh_pipeline.argo.text import has_variable
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, check_command
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.placeholders import names_in
-from mlmesh_pipeline.ir.runnable import code_of
+from mlmesh_pipeline.ir.runnable import code_of, has_workspace
 
 _PLATFORM = "platform_spec.platforms.kubernetes.deploymentSpec.executors"
 
@@ -25,7 +26,7 @@ def check_compilable(document: PipelineDocument) -> None:
         InvalidArgument: Something in it is wrong.
         FailedPrecondition: Argo cannot do it.
     """
-    for component in document.spec.components.values():
+    for component in _used(document):
         if component.WhichOneof("implementation") == "executor_label":
             _check_executor(document, component)
     for name, platform in document.platform.platforms.items():
@@ -33,14 +34,28 @@ def check_compilable(document: PipelineDocument) -> None:
             raise FailedPrecondition(f"platform_spec.platforms[{name!r}]: only kubernetes is known")
         config = platform.pipelineConfig
         for field in (
-            "resourceTtlOnCompletion",
-            "resourceTtlOnSuccess",
-            "resourceTtlOnFailure",
-            "activeDeadlineSeconds",
+            "resource_ttl_on_completion",
+            "resource_ttl_on_success",
+            "resource_ttl_on_failure",
+            "active_deadline_seconds",
         ):
             if getattr(config, field) < 0:
                 path = f"platform_spec.platforms.kubernetes.pipelineConfig.{field}"
                 raise InvalidArgument("must not be negative", field=path)
+
+
+def _used(document: PipelineDocument) -> Iterator[Any]:
+    """Gives the components that the pipeline comes to."""
+    seen: set[str] = set()
+    waiting = [document.spec.root]
+    while waiting:
+        component = waiting.pop()
+        yield component
+        for task in component.dag.tasks.values():
+            name = task.component_ref.name
+            if name not in seen:
+                seen.add(name)
+                waiting.append(document.component(name))
 
 
 def _check_executor(document: PipelineDocument, component: Any) -> None:
@@ -51,8 +66,8 @@ def _check_executor(document: PipelineDocument, component: Any) -> None:
     if kind == "container":
         _check_container(component, executor.container, f"{path}.container")
     elif kind == "importer":
-        if executor.importer.download_to_workspace:
-            raise FailedPrecondition(f"{path}.importer.downloadToWorkspace is not served yet")
+        if executor.importer.download_to_workspace and not has_workspace(document):
+            raise FailedPrecondition(f"{path}.importer.downloadToWorkspace: the pipeline has no workspace")
         if executor.importer.artifact_uri.WhichOneof("value") is None:
             raise InvalidArgument("is required", field=f"{path}.importer.artifactUri")
     else:

@@ -15,7 +15,6 @@ from mlmesh_pipeline.argo.workflow import API_VERSION
 Json = dict[str, Any]
 _GROUP, _VERSION = API_VERSION.split("/")
 _PLURAL = "workflows"
-_MERGE = "application/merge-patch+json"
 
 
 class Gone(Exception):
@@ -104,8 +103,8 @@ class Cluster:
                 _PLURAL,
                 label_selector=selector,
                 resource_version=version,
-                watch=True,
-                allow_watch_bookmarks=True,
+                watch="true",  # so written, and not as Python does
+                allow_watch_bookmarks="true",
                 timeout_seconds=timeout_seconds,
                 _request_timeout=(self._timeout, timeout_seconds + self._timeout),
                 _preload_content=False,
@@ -118,6 +117,8 @@ class Cluster:
                             raise Gone
                         raise Unavailable(f"the watch ended: {event['object'].get('message', '')[:200]}")
                     yield event["type"], event["object"]
+            except urllib3.exceptions.ReadTimeoutError:  # nothing was said for long; the next watch goes on from here
+                return
             finally:
                 answer.release_conn()
                 answer.close()
@@ -131,9 +132,8 @@ class Cluster:
                 namespace,
                 _PLURAL,
                 name,
-                {"spec": {"shutdown": "Terminate"}},
+                [{"op": "add", "path": "/spec/shutdown", "value": "Terminate"}],
                 _request_timeout=self._timeout,
-                _content_type=_MERGE,
             )
 
     def delete_workflow(self, namespace: str, name: str) -> None:
@@ -167,7 +167,7 @@ class Cluster:
                 pod,
                 namespace,
                 container="main",
-                follow=follow,
+                follow=str(follow).lower(),
                 _preload_content=False,
                 _request_timeout=(self._timeout, None if follow else self._timeout),
                 **more,

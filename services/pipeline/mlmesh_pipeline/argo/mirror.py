@@ -295,6 +295,9 @@ class Mirror:
             problem = Problem(_UNKNOWN, node.message)
         else:
             problem = self._over or NO_WORD
+        # For the final status of a task that comes after it, if that is not quicker.
+        failed = Record(RuntimeState.FAILED, Values(), problem, task.fingerprint, number=self._state.number)
+        await self._elsewhere(self._state.end, task.path, failed)
         return await self._finish(task, Outcome(RuntimeState.FAILED, problem=problem), node=node)
 
     async def _finish(

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from mlmesh_pipeline.argo.templates import DRIVER, PATH
+from mlmesh_pipeline.argo.templates import DRIVER, PATH, WORKSPACE_DRIVER
 
 Json = dict[str, Any]
 _ENDED = {"Succeeded", "Failed", "Error", "Skipped", "Omitted"}
@@ -76,7 +76,7 @@ class Nodes:
         node = _node(content)
         parts = path.split("/")
         self._inside |= {"/".join(parts[:number]) for number in range(1, len(parts))}
-        is_driver = content.get("templateName") == DRIVER
+        is_driver = content.get("templateName") in {DRIVER, WORKSPACE_DRIVER}
         whole = self._drivers if is_driver else self._executors
         if kind == "Retry" or path not in whole or whole[path].kind != "Retry":
             whole[path] = node

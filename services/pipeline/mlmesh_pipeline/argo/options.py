@@ -6,6 +6,10 @@ WORKSPACE = "/kfp-workspace"
 """Where KFP's SDK looks for the workspace."""
 SCHEMES = {"s3://": "s3", "minio://": "minio", "gs://": "gcs", "oci://": "oci"}
 """Where KFP's SDK looks for artifacts, by the scheme of their URI: folders in the root of the container."""
+FOLDERS = ("s3", "minio", "gcs")
+"""Those of them that every pod has; images are volumes of their own."""
+IN_WORKSPACE = "_kfp_workspace"
+"""Metadata by which KFP's SDK knows an artifact that is in the workspace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlmesh_pipeline.argo.options import SCHEMES, Options
+from mlmesh_pipeline.argo.options import IN_WORKSPACE, SCHEMES, WORKSPACE, Options
 from mlmesh_pipeline.argo.platform import BadPlatform, PodParts, Values, pod_parts
 from mlmesh_pipeline.argo.text import NOTHING, has_variable, literal
 from mlmesh_pipeline.engine.executor_io import executor_input
@@ -52,8 +52,20 @@ def local_path(uri: str, root: str = "") -> str | None:
             key = uri.removeprefix(scheme)
             if ".." in key.split("/") or "\0" in key:
                 return None
-            return f"{root}/{folder}/{key}"
+            return f"{root}/{folder}/{key.replace('/', '_') if folder == 'oci' else key}"
     return None
+
+
+def workspace_path(uri: str) -> str:
+    """Gives where in the workspace KFP's SDK looks for an artifact.
+
+    Raises:
+        BadPod: Nowhere.
+    """
+    path = local_path(uri) or uri
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise BadPod(f"{uri} cannot be in the workspace")
+    return f"{WORKSPACE}/.artifacts{path}"
 
 
 def task_folder(options: Options, task_id: str) -> Path:
@@ -92,6 +104,7 @@ def pod_patch(
     try:
         parts = pod_parts(document.platform_config(label), Values(inputs.parameters, output_of))
         main = _main(container, component, inputs, context, options, parts, names)
+        _add_images(inputs, options, parts, main)
         passed = _pass_through(component, main, parts)
         if passed is not None:
             inputs = _with_task_config(component, inputs, passed)
@@ -143,6 +156,17 @@ def _main(
     return main
 
 
+def _add_images(inputs: TaskValues, options: Options, parts: PodParts, main: Json) -> None:
+    """Mounts input artifacts that are images (`oci://`), where KFP's SDK looks for them."""
+    uris = sorted({item.uri for items in inputs.artifacts.values() for item in items if item.uri.startswith("oci://")})
+    for number, uri in enumerate(uris):
+        reference, path = uri.removeprefix("oci://"), local_path(uri, options.root)
+        if path is None or not _IMAGE.fullmatch(reference):
+            raise BadPod(f"{uri[:100]!r} is no image")
+        parts.volumes.append({"name": f"oci-{number}", "image": {"reference": reference}})
+        main.setdefault("volumeMounts", []).append({"name": f"oci-{number}", "mountPath": path, "readOnly": True})
+
+
 def _command(
     container: Any, component: Any, inputs: TaskValues, context: Mapping[str, str], options: Options, output_uri: str
 ) -> Json:
@@ -186,6 +210,8 @@ def _with_paths(given: Json, options: Options) -> Json:
 
 def _with_path(artifact: Json, options: Options) -> Json:
     path = local_path(artifact["uri"], options.root)
+    if artifact["metadata"].get(IN_WORKSPACE) is True:
+        path = workspace_path(artifact["uri"])
     return {**artifact, "path": path} if path else artifact
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from mlmesh_kit.objectstore import ObjectStore
 from mlmesh_pipeline.argo.claims import create_claim, delete_claim
 from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.names import task_id_of
-from mlmesh_pipeline.argo.options import WORKSPACE, Options
+from mlmesh_pipeline.argo.options import IN_WORKSPACE, WORKSPACE, Options
 from mlmesh_pipeline.argo.outcomes import Outcomes
 from mlmesh_pipeline.argo.platform import BadPlatform
-from mlmesh_pipeline.argo.pod import MAX_PATCH_BYTES, BadPod, pod_patch
+from mlmesh_pipeline.argo.pod import MAX_PATCH_BYTES, BadPod, pod_patch, workspace_path
 from mlmesh_pipeline.argo.state import Record, RunState, folder_of
+from mlmesh_pipeline.argo.task_executor import fetch_artifact
 from mlmesh_pipeline.argo.templates import DECISION, ITERATIONS, PATCH, RUN, TASK
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
@@ -172,8 +173,6 @@ class TaskDriver:
         uri = importer_uri(importer, inputs)
         if not uri:
             return self._fail(place.path, Problem(_INVALID, "the importer has no URI"))
-        if uri.startswith("/"):
-            uri = f"file://{uri}"
         if uri.startswith(_OURS):
             try:
                 if not self._exists(uri):
@@ -191,9 +190,18 @@ class TaskDriver:
             metadata=importer_metadata(importer, inputs, context),
             digest=digest_of(uri),
         )
+        if importer.download_to_workspace:
+            artifact = self._downloaded(artifact)
         self._state.begin(place.path, inputs)
         self._end(place.path, RuntimeState.SUCCEEDED, Values({}, {name: [artifact]}))
         return Decision()
+
+    def _downloaded(self, artifact: Artifact) -> Artifact:
+        """Copies an artifact into the workspace, which this pod has."""
+        if not artifact.uri.startswith(("s3://", "minio://")):
+            raise BadPod(f"{artifact.uri} cannot be imported into a workspace: only s3:// and minio:// can")
+        fetch_artifact(self._state.store, artifact, Path(workspace_path(artifact.uri)))
+        return replace(artifact, metadata={**artifact.metadata, IN_WORKSPACE: True})
 
     def _claim(self, place: Place, what: str, inputs: Values) -> Decision:
         namespace = self._options.namespace or self._run.namespace

@@ -12,7 +12,7 @@ from mlmesh_kit.errors import NotFound
 from mlmesh_kit.objectstore import ObjectStore
 
 from mlmesh_pipeline.argo.names import task_id_of
-from mlmesh_pipeline.argo.options import Options
+from mlmesh_pipeline.argo.options import IN_WORKSPACE, Options
 from mlmesh_pipeline.argo.pod import given_to, local_path, task_folder
 from mlmesh_pipeline.argo.state import Record, RunState, folder_of, patiently
 from mlmesh_pipeline.argo.tree import Tree
@@ -65,8 +65,9 @@ class TaskExecutor:
         for items in self._inputs.artifacts.values():
             for artifact in items:
                 path = local_path(artifact.uri, self._options.root)
-                if path is not None and artifact.uri.startswith(_STORED):
-                    _fetch(self._state.store, artifact, Path(path))
+                in_workspace = artifact.metadata.get(IN_WORKSPACE) is True
+                if path is not None and artifact.uri.startswith(_STORED) and not in_workspace:
+                    fetch_artifact(self._state.store, artifact, Path(path))
         for name in self._place.component.output_definitions.artifacts:
             target = self._path_of(f"{self._output_uri}/{name}")
             if target is not None:
@@ -129,7 +130,12 @@ class TaskExecutor:
         return Path(path) if path else None
 
 
-def _fetch(store: ObjectStore, artifact: Artifact, path: Path) -> None:
+def fetch_artifact(store: ObjectStore, artifact: Artifact, path: Path) -> None:
+    """Copies an artifact, a file or what is below its URI, to a path.
+
+    Raises:
+        NotFound: There is nothing.
+    """
     _make_open(path.parent)
     try:
         patiently(lambda: store.get_file(artifact.uri, path))

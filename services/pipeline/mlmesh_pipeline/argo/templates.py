@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from mlmesh_pipeline.argo.options import SCHEMES, WORKSPACE, Options
+from mlmesh_pipeline.argo.options import FOLDERS, WORKSPACE, Options
 from mlmesh_pipeline.argo.text import has_variable
 
 DRIVER = "driver"
+WORKSPACE_DRIVER = "driver-with-workspace"
 MODULE = ["python", "-m", "mlmesh_pipeline.argo"]
 DECIDED_TO_FAIL = 3
 """Exit code of a driver that says that its task failed: trying again changes nothing."""
@@ -22,15 +23,19 @@ _HOME = ("local", "cache", "config")
 Json = dict[str, Any]
 
 
-def driver_template(options: Options, environment: list[Json]) -> Json:
+def driver_template(options: Options, environment: list[Json], *, workspace: bool = False) -> Json:
     """Gives the template of drivers: they decide what becomes of a task, and write the pod's patch.
 
     Args:
         options: Of the service.
         environment: Of our containers.
+        workspace: Whether it has the run's workspace: for importers into it.
     """
+    mounts = [{"name": "mlmesh-outputs", "mountPath": options.outputs}]
+    if workspace:
+        mounts.append({"name": WORKSPACE_VOLUME, "mountPath": WORKSPACE})
     return {
-        "name": DRIVER,
+        "name": WORKSPACE_DRIVER if workspace else DRIVER,
         "inputs": {"parameters": [{"name": PATH}]},
         "outputs": {
             "parameters": [
@@ -56,7 +61,11 @@ def driver_template(options: Options, environment: list[Json]) -> Json:
             "env": [*environment, {"name": "MLMESH_ARGO_OUTPUTS", "value": options.outputs}],
             "resources": _NON_ROOT_RESOURCES,
             "securityContext": own_security(),
-            "volumeMounts": [{"name": "mlmesh-outputs", "mountPath": options.outputs}, *_shared_mounts(options)],
+            "volumeMounts": [
+                {"name": "mlmesh-outputs", "mountPath": options.outputs},
+                *mounts,
+                *_shared_mounts(options),
+            ],
         },
         "volumes": [{"name": "mlmesh-outputs", "emptyDir": {}}, *_shared_volumes(options)],
     }
@@ -101,8 +110,8 @@ def executor_template(
         main["image"] = container.image
     if container.command:  # without one it is that of the image, which Argo looks up
         main["command"] = ["from-the-driver"]
-    folders = [f"mlmesh-{name}" for name in ("work", *SCHEMES.values(), *_HOME)]
-    paths = [options.work, *(f"{options.root}/{name}" for name in SCHEMES.values())]
+    folders = [f"mlmesh-{name}" for name in ("work", *FOLDERS, *_HOME)]
+    paths = [options.work, *(f"{options.root}/{name}" for name in FOLDERS)]
     paths += [f"{options.root}/.{name}" for name in _HOME]
     mounts = [{"name": folder, "mountPath": path} for folder, path in zip(folders, paths, strict=True)]
     if workspace:

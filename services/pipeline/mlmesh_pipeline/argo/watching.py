@@ -15,7 +15,7 @@ from mlmesh_pipeline.argo.workflow import MANAGED_BY
 logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0
 
 
 class Changes:

@@ -45,6 +45,7 @@ def options_of(settings: Settings) -> Options:
         ttl_seconds=settings.argo_ttl_seconds,
         parallelism=settings.argo_parallelism,
         instance_id=settings.argo_instance_id,
+        folder=settings.argo_folder.rstrip("/"),
         max_loop_items=settings.max_loop_items,
         task_timeout_seconds=round(settings.task_timeout_seconds),
     )

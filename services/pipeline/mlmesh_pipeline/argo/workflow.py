@@ -19,6 +19,7 @@ from mlmesh_pipeline.argo.templates import (
     RUN,
     RUN_LABEL,
     TASK,
+    WORKSPACE_DRIVER,
     WORKSPACE_VOLUME,
     Json,
     driver_template,
@@ -68,7 +69,8 @@ class _Compiler:
         self._workspace = self._config is not None and self._config.HasField("workspace")
 
     def workflow(self) -> Json:
-        self._names.take("", DRIVER)
+        for name in (DRIVER, WORKSPACE_DRIVER):
+            self._names.take("", name)
         self._templates.append(driver_template(self._options, self._environment))
         root = self._dag_template(self._names.take("", "root"), self._document.spec.root, prefix="")
         run, options = self._run, self._options
@@ -113,14 +115,14 @@ class _Compiler:
         """Gives how long the Workflow may run, and stays when it has ended."""
         config = self._config
         found: Json = {}
-        if config is not None and config.activeDeadlineSeconds:
-            found["activeDeadlineSeconds"] = config.activeDeadlineSeconds
+        if config is not None and config.active_deadline_seconds:
+            found["activeDeadlineSeconds"] = config.active_deadline_seconds
         stays = {}
         if config is not None:
             stays = {
-                "secondsAfterCompletion": config.resourceTtlOnCompletion,
-                "secondsAfterSuccess": config.resourceTtlOnSuccess,
-                "secondsAfterFailure": config.resourceTtlOnFailure,
+                "secondsAfterCompletion": config.resource_ttl_on_completion,
+                "secondsAfterSuccess": config.resource_ttl_on_success,
+                "secondsAfterFailure": config.resource_ttl_on_failure,
             }
         stays = {name: seconds for name, seconds in stays.items() if seconds}
         if not stays and self._options.ttl_seconds:
@@ -137,7 +139,7 @@ class _Compiler:
         if workspace.HasField("kubernetes"):
             from google.protobuf import json_format
 
-            patch = whole(json_format.MessageToDict(workspace.kubernetes.pvcSpecPatch))
+            patch = whole(json_format.MessageToDict(workspace.kubernetes.pvc_spec_patch))
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": workspace.size or "10Gi"}}}
         return {"metadata": {"name": WORKSPACE_VOLUME}, "spec": merged(spec, patch)}
 
@@ -175,7 +177,8 @@ class _Compiler:
         )
         before = {"depends": depends} if depends else {}
         if not spec.WhichOneof("iterator") and self._is_driver_alone(component):
-            return [{"name": nodes[name], "template": DRIVER, "arguments": _arguments(path=path), **before}]
+            template = self._driver_of(component)
+            return [{"name": nodes[name], "template": template, "arguments": _arguments(path=path), **before}]
         decided = {
             "depends": f"{driver}.Succeeded",
             "when": f"{{{{tasks.{driver}.outputs.parameters.{DECISION}}}}} == {RUN}",
@@ -223,7 +226,8 @@ class _Compiler:
     def _iteration_template(self, name: str, spec: Any, component: Any) -> str:
         """Gives the template of an iteration that is no DAG."""
         path = "{{inputs.parameters.path}}"
-        steps: list[Json] = [{"name": "driver", "template": DRIVER, "arguments": _arguments(path=path)}]
+        template = self._driver_of(component) if self._is_driver_alone(component) else DRIVER
+        steps: list[Json] = [{"name": "driver", "template": template, "arguments": _arguments(path=path)}]
         if not self._is_driver_alone(component):
             steps.append(
                 {
@@ -234,13 +238,10 @@ class _Compiler:
                     "when": f"{{{{tasks.driver.outputs.parameters.{DECISION}}}}} == {RUN}",
                 }
             )
-        template: Json = {
-            "name": self._names.take("iteration-", name),
-            "inputs": {"parameters": [{"name": PATH}]},
-            "dag": {"failFast": False, "tasks": steps},
-        }
-        self._templates.append(template)
-        return str(template["name"])
+        made = self._names.take("iteration-", name)
+        inputs = {"parameters": [{"name": PATH}]}
+        self._templates.append({"name": made, "inputs": inputs, "dag": {"failFast": False, "tasks": steps}})
+        return made
 
     def _is_driver_alone(self, component: Any) -> bool:
         """Tells whether a task is done by its driver: importers, and claims made and removed."""
@@ -248,6 +249,15 @@ class _Compiler:
             return False
         executor = self._document.executor(component.executor_label)
         return executor.WhichOneof("spec") == "importer" or executor.container.image in CLAIM_IMAGES
+
+    def _driver_of(self, component: Any) -> str:
+        """Gives the template of the driver of a task that is done by it."""
+        executor = self._document.executor(component.executor_label)
+        if executor.WhichOneof("spec") != "importer" or not executor.importer.download_to_workspace:
+            return DRIVER
+        if all(template["name"] != WORKSPACE_DRIVER for template in self._templates):
+            self._templates.append(driver_template(self._options, self._environment, workspace=True))
+        return WORKSPACE_DRIVER
 
     def _executor_of(self, spec: Any, component: Any) -> str:
         """Gives the template of a container, made once for each way of trying it again."""
