@@ -380,3 +380,180 @@ def test_terminate_in_mid_upload(s3, compile_pipeline):
     assert s3.client.wait(run_id).state == run_pb2.CANCELED
     wait_for(lambda: unfinished(s3.store, f"module/default/large/{run_id}") == [])
     assert objects(s3.store, f"module/default/large/{run_id}") == {}
+
+
+@dsl.component
+def count(data: Input[Dataset]) -> str:
+    import os
+
+    if os.path.isdir(data.path):
+        return " ".join(sorted(os.listdir(data.path)))
+    assert data.path.endswith(".csv")
+    with open(data.path) as file:
+        return file.read()
+
+
+@dsl.component
+def pass_on(data: Input[Dataset], part: Output[Dataset]):
+    part.uri = data.path + "/x.csv"
+
+
+@dsl.pipeline(name="imports")
+def imports(uri: str):
+    imported = dsl.importer(artifact_uri=uri, artifact_class=Dataset, reimport=False)
+    count(data=imported.output)
+
+
+@dsl.pipeline(name="parts")
+def parts(uri: str):
+    imported = dsl.importer(artifact_uri=uri, artifact_class=Dataset, reimport=False)
+    count(data=pass_on(data=imported.output).output)
+
+
+def output_of(service, run, task) -> str:
+    return requests.get(f"{base_of(service, run, task)}/outputs", timeout=5).json()["parameters"]["Output"]
+
+
+def test_importers_record_and_tasks_fetch(s3, compile_pipeline, by_name):
+    uri = f"minio://{BUCKET}/imported/folder"
+
+    def put(name: str, text: str) -> None:
+        s3.store.put_object(BUCKET, f"imported/folder/{name}", BytesIO(text.encode()), len(text))
+
+    put("x.csv", "1,2")
+    put("y.csv", "3,4")
+    spec = compile_pipeline(imports)
+    file = s3.client.run(spec, {"uri": f"{uri}/x.csv"})
+    assert file.state == run_pb2.SUCCEEDED, file.error
+    assert output_of(s3.service, file, by_name(file)["count"]) == "1,2"
+    assert artifacts_of(s3.service, file, by_name(file)["importer"])["artifact"][0]["uri"] == f"{uri}/x.csv"
+    folder = s3.client.run(spec, {"uri": uri})
+    assert output_of(s3.service, folder, by_name(folder)["count"]) == "x.csv y.csv"
+    assert by_name(s3.client.run(spec, {"uri": uri}))["count"].state == run_pb2.SKIPPED
+    put("z.csv", "5,6")  # what is imported has changed: it is fetched again, and no cached output stands for it
+    changed = s3.client.run(spec, {"uri": uri})
+    assert output_of(s3.service, changed, by_name(changed)["count"]) == "x.csv y.csv z.csv"
+    put("x.csv", "7,8")
+    part = s3.client.run(compile_pipeline(parts), {"uri": uri})
+    assert part.state == run_pb2.SUCCEEDED, part.error
+    given = artifacts_of(s3.service, part, by_name(part)["pass-on"])["part"][0]
+    assert (given["uri"], given["digest"]) == (f"{uri}/x.csv", hashlib.sha256(b"7,8").hexdigest())
+    assert output_of(s3.service, part, by_name(part)["count"]) == "7,8"
+
+
+@dsl.component
+def only_the_uri(data: Input[Dataset]) -> str:
+    return data.uri
+
+
+@dsl.pipeline(name="elsewhere")
+def elsewhere():
+    imported = dsl.importer(artifact_uri="gs://bucket/data.csv", artifact_class=Dataset, reimport=False)
+    only_the_uri(data=imported.output)
+    count(data=imported.output)
+
+
+def test_what_is_elsewhere_is_recorded_and_whoever_needs_it_is_told(s3, compile_pipeline, by_name):
+    run = s3.client.run(compile_pipeline(elsewhere, caching=False))
+    tasks = by_name(run)
+    assert tasks["importer"].state == run_pb2.SUCCEEDED
+    assert output_of(s3.service, run, tasks["only-the-uri"]) == "gs://bucket/data.csv"
+    assert tasks["count"].state == run_pb2.FAILED
+    assert "input 'data' (gs://bucket/data.csv)" in tasks["count"].error.message
+    url = f"{base_of(s3.service, run, tasks['importer'])}/artifacts/artifact"
+    refused = requests.get(url, timeout=5)
+    assert refused.status_code == 400 and "is not on this machine" in refused.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (f"s3://{BUCKET}/imported/nothing.csv", "there is nothing"),
+        ("s3://no-such-bucket/nothing.csv", "there is nothing"),
+        (f"s3://{BUCKET}/../x.csv", "must not hold '..'"),
+        ("s3://X/x.csv", "uri"),
+    ],
+)
+def test_inputs_that_cannot_be_had(s3, compile_pipeline, by_name, uri, words):
+    run = s3.client.run(compile_pipeline(imports, caching=False), {"uri": uri})
+    assert run.state == run_pb2.FAILED
+    message = by_name(run)["count"].error.message
+    assert "input artifact 'data'" in message and words in message, message
+
+
+def test_permanent_and_lasting_troubles_fail_the_task(s3_server, make_service, connect, compile_pipeline, by_name):
+    wire = Wire(s3_server.endpoint)
+    environment = s3_environment(wire.endpoint, secret_key="not-the-secret")
+    settings = {"ARTIFACT_ROOT": f"s3://{BUCKET}/other", "STORE_RETRY_SECONDS": "0.2", "IMPORT_ROOTS": "s3://mine/"}
+    client = connect(make_service(environment=environment, **settings))
+    spec = compile_pipeline(in_s3, caching=False)
+    refused = by_name(client.run(spec))["make"]
+    assert refused.state == run_pb2.FAILED
+    assert "output artifact" in refused.error.message and "refused access" in refused.error.message
+    wire.cut()
+    away = by_name(client.run(spec))["make"]
+    assert away.state == run_pb2.FAILED
+    assert "cannot be reached (tried for" in away.error.message
+    outside = client.run(compile_pipeline(imports), {"uri": f"s3://{BUCKET}/imported/folder"})
+    assert "MLMESH_PIPELINE_IMPORT_ROOTS" in by_name(outside)["count"].error.message
+    for log in [client.service.log_path, *client.service.data_dir.rglob("*.log")]:
+        assert "not-the-secret" not in log.read_text()
+
+
+@dsl.pipeline(name="own-root", pipeline_root=f"minio://{BUCKET}/team/x")
+def own_root():
+    write(text="x")
+
+
+@dsl.pipeline(name="foreign-root", pipeline_root="gs://elsewhere/x")
+def foreign_root():
+    write(text="x")
+
+
+def test_pipeline_roots(s3, compile_pipeline, by_name):
+    def uri_of(run) -> str:
+        assert run.state == run_pb2.SUCCEEDED, run.error
+        return artifacts_of(s3.service, run, by_name(run)["write"])["model"][0]["uri"]
+
+    own, foreign = compile_pipeline(own_root, caching=False), compile_pipeline(foreign_root, caching=False)
+    run = s3.client.run(own)
+    assert uri_of(run) == f"minio://{BUCKET}/team/x/default/own-root/{run.run_id}/write/1/model"
+    assert uri_of(s3.client.run(foreign)).startswith(f"{s3.prefix}/default/foreign-root/")
+    asked = {"runtime_config": run_pb2.Run().runtime_config}
+    asked["runtime_config"].pipeline_root = f"{s3.prefix}/deeper/"
+    assert uri_of(s3.client.run(own, **asked)).startswith(f"{s3.prefix}/deeper/default/own-root/")
+    invalid, precondition = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
+    for root, code in [
+        ("gs://elsewhere/x", precondition),
+        (f"s3://{BUCKET}/module2", precondition),
+        (f"s3://{BUCKET}/team", precondition),
+        (f"{s3.prefix}/../x", invalid),
+        (f"{s3.prefix}/%2e%2e/x", invalid),
+        (f"{s3.prefix}?endpoint=evil.example.com", invalid),
+        (f"{s3.prefix}/a\nb", invalid),
+        ("s3://", invalid),
+    ]:
+        asked["runtime_config"].pipeline_root = root
+        with pytest.raises(grpc.RpcError) as caught:
+            s3.client.create(own, **asked)
+        assert caught.value.code() == code, root
+        details = caught.value.details()
+        assert "pipeline_root" in details, details
+
+
+def test_commands_see_files_too(s3, compile_pipeline, by_name):
+    run = s3.client.run(compile_pipeline(commands, caching=False))
+    assert run.state == run_pb2.SUCCEEDED, run.error
+    copied = by_name(run)["copy"]
+    content = requests.get(f"{base_of(s3.service, run, copied)}/artifacts/to", timeout=5)
+    assert content.content == b"for a command"
+
+
+@dsl.container_component
+def copy(source: Input[Model], to: Output[Dataset]):
+    return dsl.ContainerSpec(image="busybox", command=["sh", "-c", 'cp "$0" "$1"'], args=[source.path, to.path])
+
+
+@dsl.pipeline(name="commands")
+def commands():
+    copy(source=write(text="for a command").outputs["model"])
