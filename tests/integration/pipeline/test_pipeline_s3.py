@@ -557,3 +557,23 @@ def copy(source: Input[Model], to: Output[Dataset]):
 @dsl.pipeline(name="commands")
 def commands():
     copy(source=write(text="for a command").outputs["model"])
+
+
+@dsl.component
+def returned(text: str) -> Dataset:
+    data = Dataset(uri=dsl.get_uri("data.csv"))
+    with open(data.path, "w") as file:
+        file.write(text)
+    return data
+
+
+@dsl.pipeline(name="returned")
+def returns():
+    count(data=returned(text="of my own").output)
+
+
+def test_what_is_written_where_get_uri_says_is_kept(where, compile_pipeline, by_name):
+    run = where.client.run(compile_pipeline(returns, caching=False))
+    assert run.state == run_pb2.SUCCEEDED, run.error
+    url = f"{base_of(where.service, run, by_name(run)['returned'])}/artifacts/Output"
+    assert requests.get(url, timeout=5).content == b"of my own"

@@ -151,7 +151,7 @@ class Staging:
         Raises:
             NotStaged: One cannot be stored.
         """
-        if not staged.is_remote and not staged.origins:
+        if not staged.is_remote and not staged.origins and not _is_any_below(attempt.scratch, outputs):
             return outputs
         told = partial(_tell, attempt.log_path)
         place = f"{attempt.output_uri}/{attempt.number}" if staged.is_remote else attempt.output_uri
@@ -161,7 +161,7 @@ class Staging:
         for name, items in outputs.artifacts.items():
             with _problems(f"output artifact {name!r}"):
                 kept[name] = await together(
-                    self._output(item, attempt, staged, below(place, name) + (f"-{number}" if number else ""), told)
+                    self._output(item, attempt, staged, below(place, name) + (f"/{number}" if items[1:] else ""), told)
                     for number, item in enumerate(items)
                 )
         return replace(outputs, artifacts=kept)
@@ -174,11 +174,13 @@ class Staging:
         if (given := await asyncio.to_thread(_given_again, path, staged)) is not None:
             return replace(artifact, uri=given.uri, digest=given.digest, etag=given.etag)
         if not path.is_relative_to(attempt.scratch):
-            return replace(artifact, digest=await asyncio.to_thread(digest_of, artifact.uri))
+            return replace(artifact, digest=artifact.digest or await asyncio.to_thread(digest_of, artifact.uri))
+        if path.name != artifact.name:  # the task has chosen a name; libraries go by its ending
+            uri = below(uri, path.name)
         if is_remote(uri):
             return await self._sender.send(artifact, path, uri, told)
         await asyncio.to_thread(_keep, path, file_path(uri))
-        return replace(artifact, uri=uri, digest=await asyncio.to_thread(digest_of, uri))
+        return replace(artifact, uri=uri, digest=artifact.digest or await asyncio.to_thread(digest_of, uri))
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -260,13 +262,22 @@ def _signature(path: Path) -> str:
 
 
 def _keep(path: Path, target: Path | None) -> None:
-    if target is None or path == target or target.exists() or not path.exists():
+    """Takes a file or folder out of the attempt's folder, which goes away."""
+    if target is None or target.exists() or not path.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
+    if not path.is_symlink():
+        shutil.move(path, target)
+    elif path.is_dir():
         shutil.copytree(path, target)
     else:
         shutil.copyfile(path, target)
+
+
+def _is_any_below(folder: Path, values: Values) -> bool:
+    """Tells whether an artifact is in a folder: where `dsl.get_uri` points to, for one."""
+    places = [file_path(item.uri) for items in values.artifacts.values() for item in items]
+    return any(place is not None and place.is_relative_to(folder) for place in places)
 
 
 # -- small things ----------------------------------------------------------------------------------------------------
