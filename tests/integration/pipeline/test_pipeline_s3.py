@@ -274,7 +274,7 @@ def check_large(data: Input[Dataset], digest: str, number: int):
 @dsl.pipeline(name="large")
 def large(mib: int = 200):
     made = make_large(mib=mib).set_caching_options(False)
-    with dsl.ParallelFor([0, 1, 2], parallelism=2) as number:
+    with dsl.ParallelFor([0, 1], parallelism=1) as number:
         check_large(data=made.outputs["data"], digest=made.outputs["Output"], number=number).set_caching_options(False)
 
 
@@ -318,6 +318,20 @@ def test_200_mb_flow_through_and_are_fetched_once(s3, compile_pipeline, by_name)
     with pytest.raises(grpc.RpcError) as caught:
         s3.client.runs.ReadArtifact(too_large)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    # Who has begun to read learns by a broken connection that the store has gone, the next by the status.
+    s3.wire.cut_after(20 * MIB)
+    with pytest.raises(requests.RequestException):
+        assert requests.get(url, timeout=30).content
+    away = requests.get(url, timeout=30)
+    assert away.status_code == 503 and "cannot be reached" in away.json()["message"]
+    s3.wire.mend()
+    # A store that keeps silent holds up nobody else.
+    s3.wire.hold_after(MIB)
+    with requests.get(url, stream=True, timeout=30):
+        assert s3.wire.held.wait(20)
+    assert requests.get(f"{s3.service.http}/healthz", timeout=5).status_code == 200
+    assert artifacts_of(s3.service, run, task)["data"]
+    s3.wire.release()
 
 
 def wait_for(condition, seconds=20):
@@ -348,12 +362,16 @@ def test_a_store_that_goes_away_is_waited_for(s3, compile_pipeline, by_name, at)
     assert not list((s3.service.data_dir / "pipeline/inputs").glob("*.part"))
 
 
-@pytest.mark.parametrize("at", [12, 36], ids=["going up", "coming down"])
-def test_kill_9_in_mid_transfer(s3, compile_pipeline, by_name, at):
+@pytest.mark.parametrize(("end", "at"), [("kill", 12), ("kill", 36), ("stop", 12)])
+def test_a_service_that_ends_in_mid_transfer(s3, compile_pipeline, by_name, end, at):
+    """At 12 of 2 * 24 MiB the output is going up, at 36 the input is coming down; the store does not answer."""
     s3.wire.hold_after(at * MIB)
     run_id = s3.client.create(compile_pipeline(large), {"mib": 24}).run_id
     assert s3.wire.held.wait(20)
-    s3.service.kill()
+    if end == "kill":
+        s3.service.kill()
+    else:
+        assert s3.service.stop() == 0  # within its time, although the store keeps silent
     s3.wire.cut()
     s3.wire.mend()
     s3.service.start()
@@ -481,17 +499,22 @@ def test_inputs_that_cannot_be_had(s3, compile_pipeline, by_name, uri, words):
     assert "input artifact 'data'" in message and words in message, message
 
 
+@dsl.pipeline(name="foreign-root", pipeline_root="gs://elsewhere/x")
+def foreign_root():
+    write(text="x")
+
+
 def test_permanent_and_lasting_troubles_fail_the_task(s3_server, make_service, connect, compile_pipeline, by_name):
     wire = Wire(s3_server.endpoint)
     environment = s3_environment(wire.endpoint, secret_key="not-the-secret")
     settings = {"ARTIFACT_ROOT": f"s3://{BUCKET}/other", "STORE_RETRY_SECONDS": "0.2", "IMPORT_ROOTS": "s3://mine/"}
     client = connect(make_service(environment=environment, **settings))
-    spec = compile_pipeline(in_s3, caching=False)
-    refused = by_name(client.run(spec))["make"]
+    spec = compile_pipeline(foreign_root, caching=False)
+    refused = by_name(client.run(spec))["write"]
     assert refused.state == run_pb2.FAILED
     assert "output artifact" in refused.error.message and "refused access" in refused.error.message
     wire.cut()
-    away = by_name(client.run(spec))["make"]
+    away = by_name(client.run(spec))["write"]
     assert away.state == run_pb2.FAILED
     assert "cannot be reached (tried for" in away.error.message
     outside = client.run(compile_pipeline(imports), {"uri": f"s3://{BUCKET}/imported/folder"})
@@ -502,11 +525,6 @@ def test_permanent_and_lasting_troubles_fail_the_task(s3_server, make_service, c
 
 @dsl.pipeline(name="own-root", pipeline_root=f"minio://{BUCKET}/team/x")
 def own_root():
-    write(text="x")
-
-
-@dsl.pipeline(name="foreign-root", pipeline_root="gs://elsewhere/x")
-def foreign_root():
     write(text="x")
 
 
