@@ -153,7 +153,10 @@ def _artifact(
 ) -> Artifact:
     if not isinstance(written, dict):
         raise BadOutput(f"output artifact {name!r} is not an object")
-    uri = uri_of(str(written.get("uri") or declared["uri"]))
+    try:
+        uri = uri_of(str(written.get("uri") or declared["uri"]))
+    except UnicodeEncodeError as error:
+        raise BadOutput(f"the URI of output artifact {name!r} is not UTF-8") from error
     metadata = written.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadOutput(f"metadata of output artifact {name!r} is not an object")
