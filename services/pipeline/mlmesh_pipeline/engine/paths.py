@@ -1,9 +1,10 @@
 """Where the files of runs are."""
 
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.resources import Run, Task
 
@@ -74,5 +75,5 @@ class RunPaths:
         """Makes the folder of a task's outputs, empty."""
         path = file_path(self.outputs(task))
         assert path is not None
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         path.mkdir(parents=True, mode=0o700)

@@ -16,8 +16,9 @@ from mlmesh_kit.launch import ExecLauncher, ExitStatus, Launcher, Limits, Proces
 
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
-from mlmesh_pipeline.engine.packages import NotInstalled, PackageLimits, Packages, activate, missing, scratch_folder
+from mlmesh_pipeline.engine.packages import NotInstalled, PackageLimits, Packages, activate, missing
 from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.engine.scratch import scratch_folder
 from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
 from mlmesh_pipeline.ir.container_resources import Resources
@@ -124,7 +125,7 @@ class Worker:
     async def _run(self, work: Work, started: Callable[[Process], Awaitable[None]], launcher: Launcher) -> Values:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(scratch_folder(work.scratch))
+            await stack.enter_async_context(scratch_folder(work.scratch))
             environment = self._environment(work)
             given = executor_input(work.component, work.inputs, work.scratch, work.output_uri)
             spec = await self._spec(work, environment, given, stack)
@@ -141,6 +142,8 @@ class Worker:
                 outputs = await asyncio.to_thread(read_output, work.component, given)
             except BadOutput as error:
                 raise TaskFailed(str(error), status.code) from error
+            except RecursionError as error:
+                raise TaskFailed("its outputs are nested too deep", status.code) from error
             except OSError as error:
                 raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
             if isinstance(work.code, CommandLine):
