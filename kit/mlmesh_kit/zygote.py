@@ -74,6 +74,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM):  # the service decides when we end, by closing the socket
             signal.signal(number, signal.SIG_IGN)
+        _go_first()
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
             selector.register(wake_out, selectors.EVENT_READ)
@@ -250,6 +251,16 @@ def _die_with_parent(parent: int) -> None:
         os._exit(_NOT_STARTED)
 
 
+def _go_first() -> None:
+    """Lets this process run before those that it watches, that a fork bomb cannot keep it from the CPU.
+
+    Needs privileges; without them there is RLIMIT_NPROC.
+    """
+    if hasattr(os, "SCHED_RESET_ON_FORK"):  # what is forked is back to normal
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
 def _has_children() -> bool:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -282,6 +293,10 @@ def _limit(limits: Mapping[str, int], cpus: tuple[int, ...]) -> None:
     _lower(resource.RLIMIT_CORE, 0)
     if memory := limits.get("memory"):
         _lower(resource.RLIMIT_DATA, 2 * memory + _DATA_ROOM)
+    if processes := limits.get("processes"):
+        # It counts for all that the user runs, so it is no limit of one task; but it is what stops a fork bomb that
+        # outruns the watch. Root has none.
+        _lower(resource.RLIMIT_NPROC, proc.threads_of_all() + 2 * processes)
     if files := limits.get("files"):
         _lower(resource.RLIMIT_NOFILE, files)
     if size := limits.get("file_bytes"):

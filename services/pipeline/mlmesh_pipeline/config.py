@@ -30,7 +30,9 @@ class Settings(ServiceSettings):
     cpus: float = Field(0, ge=0, description="CPUs that tasks may ask for, together; 0: those that there are")
     memory: Bytes = Field(0, ge=0, description="Memory that tasks may ask for, together (16Gi); 0: what there is")
     max_task_memory: Bytes = Field(0, ge=0, description="Most memory that a task may use; 0: four fifths of MEMORY")
-    max_task_processes: int = Field(4096, gt=0, description="Most processes and threads of a task")
+    max_task_processes: int = Field(
+        0, ge=0, description="Most processes and threads of a task; 0: 256 for each CPU, at least 1024"
+    )
     max_task_open_files: int = Field(16384, ge=64, description="Most open files of each process of a task")
     max_task_disk: Bytes = Field(
         0, ge=0, description="Most that an attempt may write to the disk; 0: nine tenths of what is free as it starts"

@@ -1,7 +1,6 @@
 """Runs: created, terminated, retried. The engine does the rest."""
 
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
@@ -181,7 +181,7 @@ class Runs:
             with contextlib.suppress(NotFound):
                 self._elsewhere.delete(self._store.get(run_id))
         self._store.delete(run_id)
-        shutil.rmtree(self._work_root / run_id, ignore_errors=True)
+        remove_tree(self._work_root / run_id)
 
     def _await_end(self, run_id: str) -> None:
         deadline = time.monotonic() + _END_SECONDS

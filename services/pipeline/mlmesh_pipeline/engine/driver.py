@@ -7,7 +7,6 @@ tree; what has ended already is read back and not done again, which is all that 
 import asyncio
 import contextlib
 import logging
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -17,6 +16,7 @@ from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import Unavailable
+from mlmesh_kit.files import remove_tree
 from mlmesh_kit.launch import Process, mark_of, sweep
 
 from mlmesh_pipeline.config import Settings
@@ -194,7 +194,7 @@ class Driver:
     def _clear(self, attempt: Attempt) -> None:
         """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
         sweep(attempt.pid, attempt.pid_started, _mark(attempt.task_id, attempt.number))
-        shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
+        remove_tree(self._paths.attempt(attempt.task_id, attempt.number))
 
     async def _stop_walking(self) -> None:
         if self._walk is not None:
@@ -215,7 +215,7 @@ class Driver:
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
         if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it
-            await asyncio.to_thread(shutil.rmtree, self._paths.workspace, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, self._paths.workspace)
         await self._set_state(state, problem)
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
