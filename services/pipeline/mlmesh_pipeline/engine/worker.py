@@ -156,6 +156,8 @@ class Worker:
             (work.scratch / "parameters").mkdir()
         else:
             argv = await self._executor(work, work.code, environment, given)
+        if any("\0" in text for text in (*argv, *environment.values())):
+            raise TaskFailed("its command or a variable holds a NUL character, which no process can be given")
         return ProcessSpec(
             argv=argv,
             cwd=work.scratch,

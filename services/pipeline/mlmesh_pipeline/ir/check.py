@@ -31,6 +31,17 @@ def check(document: PipelineDocument) -> None:
     _check_extent(document)
 
 
+def components_used(document: PipelineDocument) -> set[str]:
+    """Gives the components that the root's tasks lead to; the others of a document are never run."""
+    found: set[str] = set()
+    waiting = [document.spec.root]
+    while waiting:
+        new = {task.component_ref.name for task in waiting.pop().dag.tasks.values()} - found
+        found |= new
+        waiting += [document.component(name) for name in new]
+    return found
+
+
 def upstream_of(task: Any) -> set[str]:
     """Gives the tasks of the same DAG that a task waits for."""
     found = set(task.dependent_tasks)
