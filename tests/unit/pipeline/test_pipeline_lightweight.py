@@ -39,6 +39,13 @@ def test_a_plain_component():
     assert found.requirements == ()
 
 
+def test_the_executor_of_kfp_2_0():
+    spec = plain.component_spec.implementation.container
+    command = [word.replace("kfp.dsl.executor_main", "kfp.components.executor_main") for word in spec.command]
+    assert command != list(spec.command)
+    assert recognise(command, list(spec.args)) == _recognise(plain)
+
+
 def test_packages_and_index():
     found = _recognise(with_packages)
     assert found.requirements == ("numpy>=1.0", "scikit-learn")

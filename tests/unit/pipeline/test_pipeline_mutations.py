@@ -115,7 +115,7 @@ def test_changes_are_taken_or_refused(content: dict[str, Any], data: st.DataObje
     for _ in range(data.draw(st.integers(1, 3))):
         if places(changed):
             change(changed, data.draw)
-    assert len(verdict(changed)) < 20_000
+    assert verdict(changed)
 
 
 def test_a_change_of_type_at_each_place_is_taken_or_refused(content: dict[str, Any]) -> None:

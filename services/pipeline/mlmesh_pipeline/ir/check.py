@@ -16,7 +16,8 @@ from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to
 MAX_TASKS = 10_000
 MAX_NESTING = 50
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}$")
-_SELECTOR = re.compile(r"""^parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d+)\])+)$""")
+_KEY = re.compile(r"""\[(?:"([^"]*)"|'([^']*)'|(\d{1,9}))\]""")
+_SELECTOR = re.compile(r"""parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d{1,9})\])+)""")
 
 
 def check(document: PipelineDocument) -> None:
@@ -63,10 +64,10 @@ def selector_keys(expression: str) -> list[str | int]:
     Raises:
         ValueError: It is of another form.
     """
-    found = _SELECTOR.match(expression.strip())
+    found = _SELECTOR.fullmatch(expression.strip())
     if not found:
         raise ValueError(f"{expression!r} is not of the form parseJson(string_value)[...]")
-    return [json.loads(key.replace("'", '"')) for key in re.findall(r"\[([^\]]*)\]", found[1])]
+    return [int(number) if number else text or other for text, other, number in _KEY.findall(found[1])]
 
 
 def split_subvariable(name: str, known: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_EXECUTOR = re.compile(r"python3? -m kfp\.dsl\.executor_main\s")
+_EXECUTOR = re.compile(r"python3? -m kfp\.(dsl|components)\.executor_main\s")
 _INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>.*?)\s*(?=&&|$|\n)", re.DOTALL)
 _FLAGS = {"--quiet", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
 _VALUED = {"--index-url", "--extra-index-url", "--trusted-host", "-i"}
