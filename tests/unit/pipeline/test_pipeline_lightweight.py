@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import pytest
@@ -50,6 +51,20 @@ def test_packages_and_index():
     found = _recognise(with_packages)
     assert found.requirements == ("numpy>=1.0", "scikit-learn")
     assert found.pip_options[:2] == ("--index-url", "https://example.com/simple")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "git+https://github.com/kubeflow/pipelines.git@refs/pull/1/merge#subdirectory=sdk/python",
+        "git+https://github.com/kubeflow/pipelines#egg=kfp&subdirectory=sdk/python",
+    ],
+)
+def test_kfp_from_its_sources_is_kfp(source):
+    spec = plain.component_spec.implementation.container
+    command = [re.sub(r"kfp==[\d.]+", source, word) for word in spec.command]
+    assert source in command[2]
+    assert recognise(command, list(spec.args)).requirements == ()
 
 
 def test_without_kfp():

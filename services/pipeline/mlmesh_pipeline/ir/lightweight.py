@@ -14,6 +14,7 @@ _EXECUTOR = re.compile(r"python3? -m kfp\.(dsl|components)\.executor_main\s")
 _INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>.*?)\s*(?=&&|$|\n)", re.DOTALL)
 _FLAGS = {"--quiet", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
 _VALUED = {"--index-url", "--extra-index-url", "--trusted-host", "-i"}
+_SOURCE_OF_KFP = re.compile(r"git\+https://github\.com/[\w.-]+/pipelines(\.git)?(@[^#]*)?#.*subdirectory=sdk/python")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -86,6 +87,8 @@ def _read_install(arguments: str, requirements: list[str], options: list[str]) -
 def _is_own(requirement: str) -> bool:
     """Tells whether it is what KFP adds itself: kfp and a backport for old Pythons."""
     bare = requirement.replace(" ", "")
-    return bool(re.match(r"^(kfp|kfp-pipeline-spec)([=<>!~@].*)?$", bare)) or (
-        bare.startswith("typing-extensions") and 'python_version<"3.9"' in bare
+    return (
+        bool(re.match(r"^(kfp|kfp-pipeline-spec)([=<>!~@].*)?$", bare))
+        or bool(_SOURCE_OF_KFP.match(bare))
+        or (bare.startswith("typing-extensions") and 'python_version<"3.9"' in bare)
     )

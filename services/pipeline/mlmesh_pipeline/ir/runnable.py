@@ -6,7 +6,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 from mlmesh_pipeline.ir.check import components_used
 from mlmesh_pipeline.ir.cluster_names import faults, problem_of_variable, unsupported, volumes
-from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command
+from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command, programs_of
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.lightweight import LightweightComponent, NotLightweight, recognise
 from mlmesh_pipeline.ir.placeholders import names_in
@@ -138,10 +138,12 @@ def _check_container(component: Any, container: Any, path: str, allowed: Allowed
             raise FailedPrecondition(f"{where}: it has no command, so that of the image is meant; it needs Kubernetes")
         try:
             check_command(code, component)
+            programs = programs_of(code)
         except BadCommand as error:
             raise InvalidArgument(str(error), field=f"{path}.container") from error
-        if problem := allowed.problem(container.command[0]):
-            raise FailedPrecondition(f"{where}: {problem}")
+        for program in programs:
+            if problem := allowed.problem(program):
+                raise FailedPrecondition(f"{where}: {problem}")
     for variable in container.env:
         where = f"{path}.container.env[{variable.name!r}]"
         if problem := problem_of_variable(variable.name):
