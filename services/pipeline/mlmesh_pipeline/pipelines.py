@@ -1,6 +1,8 @@
 """Pipelines and their versions: created from uploads, URLs or nothing."""
 
 import io
+import lzma
+import struct
 import tarfile
 import uuid
 import zipfile
@@ -20,6 +22,10 @@ from mlmesh_pipeline.store import PipelineStore
 _MAX_TAGS = 50
 _MAX_ENTRIES = 1000
 _FIELD = "uploadfile"
+_BROKEN = (  # what zipfile, tarfile and what decompresses for them raise when they are given nonsense
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
+    ValueError, LookupError, ArithmeticError, OSError, EOFError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ def _from_zip(data: bytes, max_bytes: int) -> bytes:
                 raise InvalidArgument(f"has more than {_MAX_ENTRIES} entries", field=_FIELD)
             with archive.open(_chosen(names)) as file:
                 return _bounded(file, max_bytes)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except _BROKEN as error:
         raise InvalidArgument("is not a readable zip file", field=_FIELD) from error
 
 
@@ -170,7 +176,7 @@ def _from_tar(data: bytes, max_bytes: int) -> bytes:
             file = archive.extractfile(members[_chosen(list(members))])
             assert file is not None
             return _bounded(file, max_bytes)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except _BROKEN as error:
         raise InvalidArgument("is not a readable tar.gz file", field=_FIELD) from error
 
 

@@ -207,6 +207,8 @@ class Worker:
         else:
             installing = self._installed(work, work.code, environment, limits)
             argv = self._executor(work, work.code, await stack.enter_async_context(installing), given)
+        if any("\0" in text for text in (*argv, *environment.values())):
+            raise TaskFailed("its command or a variable holds a NUL character, which no process can be given")
         return ProcessSpec(
             argv=argv,
             cwd=work.scratch,

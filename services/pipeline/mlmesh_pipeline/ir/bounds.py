@@ -71,12 +71,16 @@ def _is_text(text: str) -> bool:
     return True
 
 
+def _short(key: str | int) -> str | int:
+    return key[:100] if isinstance(key, str) else key
+
+
 def _path(place: _Place, field: str) -> str:
     """Writes a place as the path of a field; of one that is very deep, the end."""
     keys: list[str] = []
     while place is not None and len(keys) < 20:
         place, key = place
-        keys.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{str(key)[:100]!r}]")
+        keys.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{_short(key)!r}]")
     path = "".join(reversed(keys))
     if place is not None:
         return f"{field}...{path}"

@@ -16,7 +16,8 @@ from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to
 MAX_TASKS = 10_000
 MAX_NESTING = 50
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}$")
-_SELECTOR = re.compile(r"""^parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d+)\])+)$""")
+_KEY = re.compile(r"""\[(?:"([^"]*)"|'([^']*)'|(\d{1,9}))\]""")
+_SELECTOR = re.compile(r"""parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d{1,9})\])+)""")
 
 
 def check(document: PipelineDocument) -> None:
@@ -29,6 +30,17 @@ def check(document: PipelineDocument) -> None:
     if faults:
         raise InvalidArgument.of(faults[:20])
     _check_extent(document)
+
+
+def components_used(document: PipelineDocument) -> set[str]:
+    """Gives the components that the root's tasks lead to; the others of a document are never run."""
+    found: set[str] = set()
+    waiting = [document.spec.root]
+    while waiting:
+        new = {task.component_ref.name for task in waiting.pop().dag.tasks.values()} - found
+        found |= new
+        waiting += [document.component(name) for name in new]
+    return found
 
 
 def upstream_of(task: Any) -> set[str]:
@@ -52,10 +64,10 @@ def selector_keys(expression: str) -> list[str | int]:
     Raises:
         ValueError: It is of another form.
     """
-    found = _SELECTOR.match(expression.strip())
+    found = _SELECTOR.fullmatch(expression.strip())
     if not found:
         raise ValueError(f"{expression!r} is not of the form parseJson(string_value)[...]")
-    return [json.loads(key.replace("'", '"')) for key in re.findall(r"\[([^\]]*)\]", found[1])]
+    return [int(number) if number else text or other for text, other, number in _KEY.findall(found[1])]
 
 
 def split_subvariable(name: str, known: Any) -> tuple[str, str]:

@@ -88,6 +88,8 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
         InvalidArgument: It has unknown fields, wrong types, or is too deep; the message has the path.
     """
     check_bounds(content, FIELD)
+    if "apiVersion" in content:
+        raise InvalidArgument("is a manifest of Kubernetes or of KFP 1; compile the pipeline with KFP 2", field=FIELD)
     whole = dict(content)
     if "pipeline_spec" in whole:
         unknown = set(whole) - {"pipeline_spec", "platform_spec"}
