@@ -59,7 +59,9 @@ class Pipelines:
     def __init__(self, store: PipelineStore) -> None:
         self._store = store
 
-    def create(self, namespace: str, naming: Naming, spec: dict[str, Any] | None = None) -> Pipeline:
+    def create(
+        self, namespace: str, naming: Naming, spec: dict[str, Any] | None = None, *, package_url: str = ""
+    ) -> Pipeline:
         """Creates a pipeline; with `spec`, with a first version of the same name.
 
         Raises:
@@ -75,7 +77,7 @@ class Pipelines:
         )
         version = None
         if spec is not None:
-            version = self._version(pipeline.pipeline_id, found, spec, "", "")
+            version = self._version(pipeline.pipeline_id, found, spec, package_url, "")
         return self._store.create(pipeline, version)
 
     def create_version(
@@ -114,51 +116,52 @@ def _checked(spec: dict[str, Any]) -> str:
     return document.name
 
 
-def read_package(name: str, data: bytes, max_bytes: int) -> dict[str, Any]:
+def read_package(name: str, data: bytes, max_bytes: int, field: str = _FIELD) -> dict[str, Any]:
     """Reads a pipeline package: YAML, or a zip or tar.gz with one YAML file in it.
 
     Args:
         name: File name, whose ending says what it is.
         data: The bytes.
         max_bytes: Largest YAML, also when unpacked.
+        field: Where the client gave it; named in errors.
 
     Raises:
         InvalidArgument: It is none of these, or too large.
     """
     if len(data) > max_bytes:
-        raise InvalidArgument(f"is larger than {max_bytes} bytes", field=_FIELD)
+        raise InvalidArgument(f"is larger than {max_bytes} bytes", field=field)
     lower = name.lower()
     if lower.endswith(".zip"):
-        data = _from_zip(data, max_bytes)
+        data = _from_zip(data, max_bytes, field)
     elif lower.endswith((".tar.gz", ".tgz")):
-        data = _from_tar(data, max_bytes)
+        data = _from_tar(data, max_bytes, field)
     elif not lower.endswith((".yaml", ".yml", ".json")):
-        raise InvalidArgument("must end in .yaml, .yml, .zip, .tar.gz or .tgz", field=_FIELD)
-    return join_documents(load_yaml_all(data, field=_FIELD, max_bytes=max_bytes))
+        raise InvalidArgument("must end in .yaml, .yml, .zip, .tar.gz or .tgz", field=field)
+    return join_documents(load_yaml_all(data, field=field, max_bytes=max_bytes))
 
 
-def _chosen(names: list[str]) -> str:
+def _chosen(names: list[str], field: str) -> str:
     found = [name for name in names if name.endswith((".yaml", ".yml"))]
     if "pipeline.yaml" in found:
         return "pipeline.yaml"
     if len(found) != 1:
-        raise InvalidArgument("must hold pipeline.yaml, or just one YAML file", field=_FIELD)
+        raise InvalidArgument("must hold pipeline.yaml, or just one YAML file", field=field)
     return found[0]
 
 
-def _from_zip(data: bytes, max_bytes: int) -> bytes:
+def _from_zip(data: bytes, max_bytes: int, field: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
             if len(names) > _MAX_ENTRIES:
-                raise InvalidArgument(f"has more than {_MAX_ENTRIES} entries", field=_FIELD)
-            with archive.open(_chosen(names)) as file:
-                return _bounded(file, max_bytes)
+                raise InvalidArgument(f"has more than {_MAX_ENTRIES} entries", field=field)
+            with archive.open(_chosen(names, field)) as file:
+                return _bounded(file, max_bytes, field)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InvalidArgument("is not a readable zip file", field=_FIELD) from error
+        raise InvalidArgument("is not a readable zip file", field=field) from error
 
 
-def _from_tar(data: bytes, max_bytes: int) -> bytes:
+def _from_tar(data: bytes, max_bytes: int, field: str) -> bytes:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
             members = {}
@@ -166,16 +169,16 @@ def _from_tar(data: bytes, max_bytes: int) -> bytes:
                 if member.isfile():
                     members[member.name] = member
                 if len(members) > _MAX_ENTRIES or archive.offset > 10 * max_bytes:
-                    raise InvalidArgument("has too many entries or is too large when unpacked", field=_FIELD)
-            file = archive.extractfile(members[_chosen(list(members))])
+                    raise InvalidArgument("has too many entries or is too large when unpacked", field=field)
+            file = archive.extractfile(members[_chosen(list(members), field)])
             assert file is not None
-            return _bounded(file, max_bytes)
+            return _bounded(file, max_bytes, field)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InvalidArgument("is not a readable tar.gz file", field=_FIELD) from error
+        raise InvalidArgument("is not a readable tar.gz file", field=field) from error
 
 
-def _bounded(file: Any, max_bytes: int) -> bytes:
+def _bounded(file: Any, max_bytes: int, field: str) -> bytes:
     data: bytes = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise InvalidArgument(f"is larger than {max_bytes} bytes when unpacked", field=_FIELD)
+        raise InvalidArgument(f"is larger than {max_bytes} bytes when unpacked", field=field)
     return data
