@@ -11,13 +11,14 @@ from typing import Any
 from mlmesh_kit.documents import load_yaml_all
 from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
+from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_namespace, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.document import join_documents, parse
 from mlmesh_pipeline.resources import Pipeline, PipelineVersion, now
 from mlmesh_pipeline.store import PipelineStore
 
 _MAX_TAGS = 50
+_MAX_URL = 2000
 _MAX_ENTRIES = 1000
 _FIELD = "uploadfile"
 
@@ -72,6 +73,7 @@ class Pipelines:
         if spec is not None:
             fallback = _checked(spec)
         found = naming.checked("pipeline", fallback)
+        check_namespace(namespace, "pipeline.namespace")
         pipeline = Pipeline(
             str(uuid.uuid4()), namespace, found.name, found.display_name, found.description, now(), found.tags
         )
@@ -89,6 +91,7 @@ class Pipelines:
             InvalidArgument: A name or the pipeline is wrong.
             AlreadyExists: The name is taken.
         """
+        check_text(code_url, "pipeline_version.code_source_url", required=False, limit=_MAX_URL)
         fallback = _checked(spec)
         found = naming.checked("pipeline_version", fallback)
         return self._store.create_version(self._version(pipeline_id, found, spec, package_url, code_url))

@@ -21,6 +21,8 @@ from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeS
 from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
+MAX_SERVICE_ACCOUNT = 253
+MAX_ROOT = 2000
 _END_SECONDS = 15.0
 
 
@@ -90,6 +92,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
+        check_text(new.service_account, "run.service_account", required=False, limit=MAX_SERVICE_ACCOUNT)
         document, parameters = self._checked(spec, new.parameters)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
@@ -174,7 +177,7 @@ class Runs:
         return document, runtime_parameters(document, whole(given))
 
     def _root(self, asked: str) -> str:
-        root = asked.rstrip("/")
+        root = check_text(asked, "runtime_config.pipeline_root", required=False, limit=MAX_ROOT).rstrip("/")
         if not root:
             return ""
         if root.startswith("/"):

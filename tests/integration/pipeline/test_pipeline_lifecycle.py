@@ -300,3 +300,32 @@ def test_what_may_not_be_done_has_its_code(client, compile_pipeline, tmp_path):
     ):
         assert _code(call, request(experiment_id="none")) == "NOT_FOUND"
         assert _code(call, request()) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("namespace", ["../../etc", "a/b", "..", "Upper", "-a", "a-", "x" * 64, "a\n", "\u00e4"])
+def test_a_namespace_is_a_name_and_no_path(client, compile_pipeline, namespace):
+    bad = experiment_pb2.Experiment(display_name="x", namespace=namespace)
+    create = client.experiments.CreateExperiment
+    assert _code(create, experiment_pb2.CreateExperimentRequest(experiment=bad)) == "INVALID_ARGUMENT"
+    pipeline = pipeline_pb2.Pipeline(display_name="x", namespace=namespace)
+    create = client.pipelines.CreatePipeline
+    assert _code(create, pipeline_pb2.CreatePipelineRequest(pipeline=pipeline)) == "INVALID_ARGUMENT"
+
+
+def test_what_is_too_long_for_a_database_is_refused(client, compile_pipeline, tmp_path):
+    spec = compile_pipeline(marks)
+    for fields in ({"service_account": "x" * 254}, {"description": "x" * 10_001}, {"name": "x" * 192}):
+        with pytest.raises(grpc.RpcError, match="at most"):
+            client.create(spec, {"folder": str(tmp_path)}, **fields)
+    spec = compile_pipeline(backs_off)
+    deep = {name: spec[name] for name in ("pipelineInfo", "schemaVersion", "deploymentSpec")}
+    (leaf,) = spec["root"]["dag"]["tasks"]
+    component = spec["root"]["dag"]["tasks"][leaf]["componentRef"]["name"]
+    deep["components"] = dict(spec["components"])
+    inner = {"dag": {"tasks": {"x" * 250: {"componentRef": {"name": component}}}}}
+    for level in range(9):
+        deep["components"][f"level-{level}"] = inner
+        inner = {"dag": {"tasks": {"x" * 250: {"componentRef": {"name": f"level-{level}"}}}}}
+    deep["root"] = inner
+    with pytest.raises(grpc.RpcError, match="2000 characters"):
+        client.create(deep)
