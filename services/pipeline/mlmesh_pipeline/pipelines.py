@@ -5,7 +5,7 @@ import tarfile
 import uuid
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlmesh_kit.documents import load_yaml_all
@@ -61,9 +61,24 @@ class Pipelines:
         self._store = store
 
     def create(
-        self, namespace: str, naming: Naming, spec: dict[str, Any] | None = None, *, package_url: str = ""
+        self,
+        namespace: str,
+        naming: Naming,
+        spec: dict[str, Any] | None = None,
+        *,
+        version: Naming | None = None,
+        package_url: str = "",
+        code_url: str = "",
     ) -> Pipeline:
-        """Creates a pipeline; with `spec`, with a first version of the same name.
+        """Creates a pipeline; with `spec`, with a first version.
+
+        Args:
+            namespace: Where.
+            naming: Of the pipeline.
+            spec: The pipeline's content.
+            version: Naming of the first version; what it leaves out, and None, is as the pipeline's.
+            package_url: Where the content was fetched from.
+            code_url: Where the first version's source code is.
 
         Raises:
             InvalidArgument: A name or the pipeline is wrong.
@@ -74,13 +89,20 @@ class Pipelines:
             fallback = _checked(spec)
         found = naming.checked("pipeline", fallback)
         check_namespace(namespace, "pipeline.namespace")
+        check_text(code_url, "pipeline_version.code_source_url", required=False, limit=_MAX_URL)
         pipeline = Pipeline(
             str(uuid.uuid4()), namespace, found.name, found.display_name, found.description, now(), found.tags
         )
-        version = None
+        first = None
         if spec is not None:
-            version = self._version(pipeline.pipeline_id, found, spec, package_url, "")
-        return self._store.create(pipeline, version)
+            own = found
+            if version is not None:
+                own = version.checked("pipeline_version", found.name)
+                if not version.name and not version.display_name:
+                    own = replace(own, display_name=found.display_name)
+                own = replace(own, description=own.description or found.description)
+            first = self._version(pipeline.pipeline_id, own, spec, package_url, code_url)
+        return self._store.create(pipeline, first)
 
     def create_version(
         self, pipeline_id: str, naming: Naming, spec: dict[str, Any], *, package_url: str = "", code_url: str = ""

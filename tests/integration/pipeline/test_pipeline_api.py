@@ -399,3 +399,31 @@ def test_a_token_that_a_client_made_up(client, position):
     token = encode_page_token([position, "", []], ["runs", "namespace", "default"])
     request = run_pb2.ListRunsRequest(page_token=token)
     assert "page_token" in _refused(grpc.StatusCode.INVALID_ARGUMENT, client.runs.ListRuns, request)
+
+
+def test_an_update_changes_what_it_names(client, spec):
+    request = pipeline_pb2.CreatePipelineAndVersionRequest()
+    request.pipeline.MergeFrom(pipeline_pb2.Pipeline(name="updated", display_name="Updated", tags={"team": "red"}))
+    asked = request.pipeline_version
+    asked.MergeFrom(pipeline_pb2.PipelineVersion(name="first", tags={"a": "b"}, code_source_url="https://example.com"))
+    json_format.ParseDict(spec, asked.pipeline_spec)
+    made = client.pipelines.CreatePipelineAndVersion(request)
+    listed = client.pipelines.ListPipelineVersions(
+        pipeline_pb2.ListPipelineVersionsRequest(pipeline_id=made.pipeline_id)
+    )
+    (version,) = listed.pipeline_versions
+    assert (version.name, dict(version.tags), version.code_source_url) == ("first", {"a": "b"}, "https://example.com")
+    change = pipeline_pb2.Pipeline(pipeline_id=made.pipeline_id, display_name="New")
+    updated = client.pipelines.UpdatePipeline(pipeline_pb2.UpdatePipelineRequest(pipeline=change))
+    assert (updated.name, updated.display_name, dict(updated.tags)) == ("updated", "New", {"team": "red"})
+    change = pipeline_pb2.Pipeline(pipeline_id=made.pipeline_id, tags={"team": "blue"})
+    updated = client.pipelines.UpdatePipeline(pipeline_pb2.UpdatePipelineRequest(pipeline=change))
+    assert (updated.display_name, dict(updated.tags)) == ("New", {"team": "blue"})
+    ids = {"pipeline_id": made.pipeline_id, "pipeline_version_id": version.pipeline_version_id}
+    changed = pipeline_pb2.UpdatePipelineVersionRequest(
+        pipeline_version=pipeline_pb2.PipelineVersion(**ids, description="why")
+    )
+    assert client.pipelines.UpdatePipelineVersion(changed).tags == {"a": "b"}
+    bare = pipeline_pb2.UpdatePipelineVersionRequest(pipeline_version=pipeline_pb2.PipelineVersion(**ids))
+    cleared = client.pipelines.UpdatePipelineVersion(bare, metadata=(("x-clear-tags", "true"),))
+    assert (dict(cleared.tags), cleared.description) == ({}, "why")

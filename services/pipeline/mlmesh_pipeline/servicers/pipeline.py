@@ -9,7 +9,7 @@ from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, p
 
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.fetch import FIELD, PackageFetcher
-from mlmesh_pipeline.pipelines import Pipelines, read_package
+from mlmesh_pipeline.pipelines import Naming, Pipelines, read_package
 from mlmesh_pipeline.resources import Pipeline
 from mlmesh_pipeline.servicers.convert import list_query, naming_of, pipeline_message, version_message
 from mlmesh_pipeline.store import PipelineStore
@@ -60,17 +60,20 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         found = self._visible("update", request.pipeline.pipeline_id)
         naming = naming_of(request.pipeline)
         naming.checked("pipeline", found.name)
-        changes: dict[str, Any] = {"tags": naming.tags}
-        if naming.display_name:
-            changes["display_name"] = naming.display_name
-        if naming.description:
-            changes["description"] = naming.description
+        changes = _changes(naming, context)
         return pipeline_message(self._store.update(found.pipeline_id, changes))
 
     def CreatePipelineAndVersion(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
         namespace = request.pipeline.namespace or current_caller().default_namespace
         spec, url = self._spec_of(request.pipeline_version)
-        made = self._pipelines.create(namespace, naming_of(request.pipeline), spec, package_url=url)
+        made = self._pipelines.create(
+            namespace,
+            naming_of(request.pipeline),
+            spec,
+            version=naming_of(request.pipeline_version),
+            package_url=url,
+            code_url=request.pipeline_version.code_source_url,
+        )
         return pipeline_message(made)
 
     def CreatePipelineVersion(self, request: Any, context: Any) -> pipeline_pb2.PipelineVersion:
@@ -107,11 +110,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         found = self._store.get_version(asked.pipeline_id, _given(asked.pipeline_version_id))
         naming = naming_of(asked)
         naming.checked("pipeline_version", found.name)
-        changes: dict[str, Any] = {"tags": naming.tags}
-        if naming.display_name:
-            changes["display_name"] = naming.display_name
-        if naming.description:
-            changes["description"] = naming.description
+        changes = _changes(naming, context)
         return version_message(self._store.update_version(found.version_id, changes))
 
     def _spec_of(self, version: Any) -> tuple[dict[str, Any], str]:
@@ -136,3 +135,17 @@ def _given(version_id: str) -> str:
     if not version_id:
         raise NotFound("pipeline version", version_id)
     return version_id
+
+
+def _changes(naming: Naming, context: Any) -> dict[str, Any]:
+    """Gives what an update changes: what it holds. Messages do not tell no tags from none given; to take all away a
+    client sends, as KFP's gateway does, the header `x-clear-tags: true`.
+    """
+    found: dict[str, Any] = {}
+    if naming.display_name:
+        found["display_name"] = naming.display_name
+    if naming.description:
+        found["description"] = naming.description
+    if naming.tags or dict(context.invocation_metadata() or ()).get("x-clear-tags") == "true":
+        found["tags"] = naming.tags
+    return found
