@@ -84,9 +84,9 @@ class Pipelines:
             InvalidArgument: A name or the pipeline is wrong.
             AlreadyExists: The name is taken.
         """
-        fallback = ""
-        if spec is not None:
-            fallback = _checked(spec)
+        fallback = _checked(spec) if spec is not None else ""
+        if version is not None:
+            fallback = version.name or version.display_name or fallback
         found = naming.checked("pipeline", fallback)
         check_namespace(namespace, "pipeline.namespace")
         check_text(code_url, "pipeline_version.code_source_url", required=False, limit=_MAX_URL)
