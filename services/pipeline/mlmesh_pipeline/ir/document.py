@@ -1,5 +1,6 @@
 """A pipeline document: the specification, what executes it, and what it asks of its platform."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_pipeline.ir.proto import DeploymentConfig, PipelineSpec, PlatformSpec
 
 FIELD = "pipeline_spec"
-MAX_DEPTH = 100
+MAX_DEPTH = 95
+"""In nested messages, as the API gives a specification (a map is three, a list two): protobuf reads at most 100."""
 MAX_NODES = 500_000
 MAX_BYTES = 8 << 20
 
@@ -113,7 +115,7 @@ def _check_size(content: Any) -> None:
         item, depth = stack.pop()
         nodes += 1
         if depth > MAX_DEPTH:
-            raise InvalidArgument(f"nested deeper than {MAX_DEPTH} levels", field=FIELD)
+            raise InvalidArgument("nested deeper than messages can be: some 30 maps or 45 lists", field=FIELD)
         if nodes > MAX_NODES:
             raise InvalidArgument(f"more than {MAX_NODES} values", field=FIELD)
         if isinstance(item, dict):
@@ -121,12 +123,22 @@ def _check_size(content: Any) -> None:
                 if not isinstance(key, str):
                     raise InvalidArgument("keys must be strings", field=FIELD)
                 size += len(key)
-                stack.append((value, depth + 1))
+                stack.append((value, depth + 3))
         elif isinstance(item, list):
-            stack += [(value, depth + 1) for value in item]
+            stack += [(value, depth + 2) for value in item]
         elif isinstance(item, str):
             size += len(item)
+        elif isinstance(item, int | float) and not _is_number(item):
+            raise InvalidArgument("holds a number that JSON does not know, or one that is too large", field=FIELD)
         elif item is not None and not isinstance(item, bool | int | float):
             raise InvalidArgument(f"holds a {type(item).__name__}, which JSON does not know", field=FIELD)
         if size > MAX_BYTES:
             raise InvalidArgument(f"larger than {MAX_BYTES} bytes", field=FIELD)
+
+
+def _is_number(value: int | float) -> bool:
+    """Tells whether a `google.protobuf.Value` can have it."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format
+from google.protobuf import empty_pb2
 from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.identity import current_caller
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, pipeline_pb2_grpc
@@ -11,7 +11,7 @@ from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.fetch import FIELD, PackageFetcher
 from mlmesh_pipeline.pipelines import Naming, Pipelines, read_package
 from mlmesh_pipeline.resources import Pipeline
-from mlmesh_pipeline.servicers.convert import list_query, naming_of, pipeline_message, version_message
+from mlmesh_pipeline.servicers.convert import content_of, list_query, naming_of, pipeline_message, version_message
 from mlmesh_pipeline.store import PipelineStore
 
 
@@ -116,8 +116,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
     def _spec_of(self, version: Any) -> tuple[dict[str, Any], str]:
         """Gives the pipeline of a version, and the URL that it was fetched from, if it was."""
         if version.HasField("pipeline_spec"):
-            found: dict[str, Any] = json_format.MessageToDict(version.pipeline_spec)
-            return found, ""
+            return content_of(version.pipeline_spec, "pipeline_version.pipeline_spec"), ""
         if not version.HasField("package_url"):
             raise InvalidArgument("pipeline_spec or package_url is required", field="pipeline_version.pipeline_spec")
         package = self._fetcher.fetch(version.package_url.pipeline_url)
