@@ -120,6 +120,46 @@ def test_a_failure_is_explained_and_a_retry_runs_what_it_must(client, compile_pi
 
 
 @dsl.component
+def fail_until(path: str):
+    import os
+
+    if not os.path.exists(path):
+        raise RuntimeError("not yet")
+
+
+@dsl.component
+def items_of(path: str) -> list:
+    import os
+
+    return [1] if os.path.exists(path) else [1, 2, 3]
+
+
+@dsl.pipeline(name="shrinks")
+def shrinks(folder: str, path: str):
+    first = fail_until(path=path).set_caching_options(False)
+    listed = items_of(path=path).set_caching_options(False).after(first).ignore_upstream_failure()
+    with dsl.ParallelFor(listed.output) as item:
+        work(folder=folder, item=item).set_caching_options(False)
+
+
+def test_what_followed_a_failure_runs_again_with_what_there_is_now(client, compile_pipeline, by_name, tmp_path):
+    (tmp_path / "ok").touch()
+    path = tmp_path / "now"
+    run = client.run(compile_pipeline(shrinks), {"folder": str(tmp_path), "path": str(path)})
+    assert run.state == State.FAILED and by_name(run)["for-loop-1"].state == State.SUCCEEDED
+    path.touch()
+    client.runs.RetryRun(run_pb2.RetryRunRequest(run_id=run.run_id))
+    run = client.wait(run.run_id)
+    assert run.state == State.SUCCEEDED, run.error
+    tasks = by_name(run)
+    states = [State.Name(tasks[f"for-loop-1[{number}]"].state) for number in range(3)]
+    assert states == ["SUCCEEDED", "SKIPPED", "SKIPPED"]
+    assert "fewer items" in tasks["for-loop-1[2]"].error.message
+    assert all(task.state in {State.SUCCEEDED, State.SKIPPED} for task in run.run_details.task_details)
+    assert [(tmp_path / f"work-{number}").read_text() for number in (1, 2, 3)] == ["xx", "x", "x"]
+
+
+@dsl.component
 def held(folder: str):
     import os
     import time
