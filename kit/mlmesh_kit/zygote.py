@@ -28,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _NAME_BYTES = 15
 _NOT_STARTED = 127
+_HELD = {signal.SIGINT, signal.SIGTERM}
 
 
 class Zygote:
@@ -102,7 +103,7 @@ class Zygote:
 
     def _start(self, message: dict[str, Any]) -> None:
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             self._send({"id": message["id"], "error": f"cannot start a process: {error.strerror}"})
             return
@@ -152,6 +153,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             for end in self._close_in_child:
                 end.close()
             _redirect(message["log"])
@@ -169,6 +171,19 @@ class Zygote:
             with contextlib.suppress(BaseException):
                 sys.stderr.flush()
             os._exit(code)
+
+
+def _fork() -> int:
+    """Forks; the child begins with `_HELD` held back: before they are deadly to it again, they would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    return pid
 
 
 def _die_with_parent(parent: int) -> None:
