@@ -41,6 +41,7 @@ _MARK_BYTES = 32
 _SLOTS = 4096
 _ORPHAN_SECONDS = 5.0
 _DATA_ROOM = 1 << 30
+_HELD = {signal.SIGINT, signal.SIGTERM}
 
 
 class Zygote:
@@ -137,7 +138,7 @@ class Zygote:
             child.slot = self._slots.pop()
             self._left_nothing[child.slot] = 0
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             self._forget(child)
             self._send({"id": message["id"], "error": f"cannot start a process: {error.strerror}"})
@@ -217,6 +218,7 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             if message["warm"]:  # as Python has it
                 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             for end in self._close_in_child:
                 end.close()
             for other in self._running.values():
@@ -238,6 +240,19 @@ class Zygote:
             if child.slot >= 0 and not _has_children():
                 self._left_nothing[child.slot] = 1
             os._exit(code)
+
+
+def _fork() -> int:
+    """Forks; the child begins with `_HELD` held back: before they are deadly to it again, they would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    return pid
 
 
 def _prctl(option: int, value: Any) -> None:

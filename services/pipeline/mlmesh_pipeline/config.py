@@ -42,6 +42,11 @@ class Settings(ServiceSettings):
     max_active_runs: int = Field(100, gt=0, description="Runs that one service drives at a time; more wait")
     max_loop_items: int = Field(10_000, gt=0, description="Most iterations of one ParallelFor")
     max_package_bytes: int = Field(32 << 20, gt=0, description="Largest uploaded pipeline package, also when unpacked")
+    package_hosts: str = Field(
+        "",
+        description="Hosts that packages are fetched from by package_url (example.com,files.example.com:8443); "
+        "*: every host with a public address; empty: none",
+    )
     task_timeout_seconds: float = Field(0, ge=0, description="Time that an attempt of a task gets; 0: no limit")
     terminate_grace_seconds: float = Field(5, ge=0, description="Time between TERM and KILL for a task")
     lease_seconds: float = Field(10, gt=0, description="How long a run stays with a service that gives no sign of life")

@@ -23,6 +23,8 @@ from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeS
 from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
+MAX_SERVICE_ACCOUNT = 253
+MAX_ROOT = 2000
 _END_SECONDS = 15.0
 
 
@@ -112,6 +114,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
+        check_text(new.service_account, "run.service_account", required=False, limit=MAX_SERVICE_ACCOUNT)
         document, parameters = self.checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
@@ -215,6 +218,6 @@ class Runs:
 
     def _root(self, asked: str, document: PipelineDocument) -> str:
         """Gives the pipeline root: the one asked for, or that of the pipeline if it can be used here."""
-        return self._stores.pipeline_root(asked, "runtime_config.pipeline_root") or self._stores.default_root(
-            document.spec.default_pipeline_root
-        )
+        field = "runtime_config.pipeline_root"
+        root = check_text(asked, field, required=False, limit=MAX_ROOT)
+        return self._stores.pipeline_root(root, field) or self._stores.default_root(document.spec.default_pipeline_root)
