@@ -15,7 +15,7 @@ from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
-from mlmesh_pipeline.ir.container_resources import Machine
+from mlmesh_pipeline.ir.container_resources import UNBOUNDED, Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
@@ -76,7 +76,7 @@ class Runs:
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
         *,
-        machine: Machine,
+        machine: Machine = UNBOUNDED,
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store

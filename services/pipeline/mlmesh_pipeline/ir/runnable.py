@@ -7,7 +7,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.ir.check import components_used
 from mlmesh_pipeline.ir.cluster_names import faults, problem_of_variable, unsupported, volumes
 from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command, programs_of
-from mlmesh_pipeline.ir.container_resources import Machine, check_resources
+from mlmesh_pipeline.ir.container_resources import UNBOUNDED, Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.lightweight import LightweightComponent, NotLightweight, recognise
 from mlmesh_pipeline.ir.placeholders import names_in
@@ -26,7 +26,7 @@ _KNOWN_PLATFORM = _HARMLESS_PLATFORM | {"activeDeadlineSeconds", "secretAsEnv", 
 _VOLUMES = {"secretAsVolume", "configMapAsVolume"}
 
 
-def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine: Machine) -> None:
+def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine: Machine = UNBOUNDED) -> None:
     """Checks that every executor is one that runs here.
 
     Args:
