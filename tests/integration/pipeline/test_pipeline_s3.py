@@ -38,6 +38,7 @@ def s3(s3_server, tmp_path_factory, connect):
         yield SimpleNamespace(
             client=connect(service), service=service, prefix=prefix, store=s3_server.client(), wire=wire
         )
+    wire.close()
 
 
 def objects(store, prefix: str) -> dict[str, int]:
@@ -504,16 +505,15 @@ def foreign_root():
     write(text="x")
 
 
-def test_permanent_and_lasting_troubles_fail_the_task(s3_server, make_service, connect, compile_pipeline, by_name):
-    wire = Wire(s3_server.endpoint)
-    environment = s3_environment(wire.endpoint, secret_key="not-the-secret")
+def test_permanent_and_lasting_troubles_fail_the_task(s3_wire, make_service, connect, compile_pipeline, by_name):
+    environment = s3_environment(s3_wire.endpoint, secret_key="not-the-secret")
     settings = {"ARTIFACT_ROOT": f"s3://{BUCKET}/other", "STORE_RETRY_SECONDS": "0.2", "IMPORT_ROOTS": "s3://mine/"}
     client = connect(make_service(environment=environment, **settings))
     spec = compile_pipeline(foreign_root, caching=False)
     refused = by_name(client.run(spec))["write"]
     assert refused.state == run_pb2.FAILED
     assert "output artifact" in refused.error.message and "refused access" in refused.error.message
-    wire.cut()
+    s3_wire.cut()
     away = by_name(client.run(spec))["write"]
     assert away.state == run_pb2.FAILED
     assert "cannot be reached (tried for" in away.error.message

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from mlmesh_kit.objectstore import FileStore, Seen
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine import input_cache, trees
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.input_cache import InputCache
+from mlmesh_pipeline.engine.input_fetcher import InputFetcher
+from mlmesh_pipeline.engine.remote import Unusable
 from mlmesh_pipeline.engine.transfers import Stopped, StoreAway, Transfers, together
 from mlmesh_pipeline.engine.trees import BadTree, Member, Tree
+from mlmesh_pipeline.resources import Artifact
 from mlmesh_pipeline.routes.ranges import NotSatisfiable, parse_range
 
 
@@ -335,3 +339,85 @@ def test_the_first_failure_ends_the_others() -> None:
     with pytest.raises(ValueError, match="first"):
         asyncio.run(together([wait(), fail()]))
     assert ended == [True]
+
+
+# -- fetching --------------------------------------------------------------------------------------------------------
+
+
+class Folder(FileStore):
+    """A store that counts what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads = 0
+        self.reading = threading.Event()
+
+    def get_file(self, uri: str, path: Path, seen: Seen | None = None) -> None:
+        self.reads += 1
+        self.reading.set()
+        super().get_file(uri, path, seen)
+
+    def of(self, uri: str) -> "Folder":
+        return self
+
+
+def fetcher(folder: Path, *, room: int = 1 << 20, max_bytes: int = 1 << 20) -> tuple[InputFetcher, Folder]:
+    store = Folder(folder)
+    cache = InputCache(folder / "cache", room, 1000)
+    return InputFetcher(store, Transfers(4, 0), cache, max_bytes), store  # type: ignore[arg-type]
+
+
+def artifact(path: Path, *, digest: str | None = None) -> Artifact:
+    found = digest_of(path.as_uri()) if digest is None else digest
+    return Artifact("id", "data", "system.Dataset", "0.0.1", path.as_uri(), digest=found)
+
+
+@pytest.mark.parametrize("room", [1 << 20, 0])
+@pytest.mark.parametrize("digest", [None, ""], ids=["recorded", "imported"])
+def test_what_many_want_is_fetched_once(tmp_path: Path, room: int, digest: str | None) -> None:
+    (tmp_path / "data").write_bytes(b"x" * 5000)
+    inputs, store = fetcher(tmp_path, room=room)
+    targets = [tmp_path / f"target-{number}" for number in range(20)]
+    wanted = artifact(tmp_path / "data", digest=digest)
+
+    async def fetch_all() -> None:
+        await together(inputs.fetch(wanted, target, print) for target in targets)
+
+    asyncio.run(fetch_all())
+    assert store.reads == 1
+    assert {target.read_bytes() for target in targets} == {b"x" * 5000}
+
+
+def test_what_is_too_large_or_has_changed_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"x" * 5000)
+    small, store = fetcher(tmp_path, max_bytes=4999)
+    with pytest.raises(Unusable, match="5000 bytes, at most 4999"):
+        asyncio.run(small.fetch(artifact(tmp_path / "data"), tmp_path / "target", print))
+    assert store.reads == 0
+    inputs, _ = fetcher(tmp_path)
+    wanted = artifact(tmp_path / "data")
+    (tmp_path / "data").write_bytes(b"y" * 5000)
+    with pytest.raises(Unusable, match="has changed"):
+        asyncio.run(inputs.fetch(wanted, tmp_path / "target", print))
+    (tmp_path / "data").unlink()
+    with pytest.raises(NotFound):
+        asyncio.run(inputs.fetch(wanted, tmp_path / "target", print))
+    assert not (tmp_path / "target").exists()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+
+
+def test_who_gives_up_does_not_take_it_from_the_others(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"x")
+    inputs, store = fetcher(tmp_path)
+    wanted = artifact(tmp_path / "data")
+
+    async def fetch_two() -> None:
+        first = asyncio.create_task(inputs.fetch(wanted, tmp_path / "one", print))
+        second = asyncio.create_task(inputs.fetch(wanted, tmp_path / "two", print))
+        assert await asyncio.to_thread(store.reading.wait, 10)
+        first.cancel()
+        await second
+
+    asyncio.run(fetch_two())
+    assert (tmp_path / "two").read_bytes() == b"x"
+    assert store.reads == 1
