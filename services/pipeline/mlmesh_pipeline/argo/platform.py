@@ -14,29 +14,6 @@ from mlmesh_pipeline.ir.cluster_names import KINDS as _NAMED_IN_VARIABLES
 from mlmesh_pipeline.ir.values import whole
 
 Json = dict[str, Any]
-KNOWN = frozenset(
-    {
-        "secretAsVolume",
-        "secretAsEnv",
-        "configMapAsVolume",
-        "configMapAsEnv",
-        "fieldPathAsEnv",
-        "pvcMount",
-        "emptyDirMounts",
-        "genericEphemeralVolume",
-        "enabledSharedMemory",
-        "nodeSelector",
-        "tolerations",
-        "nodeAffinity",
-        "podAffinity",
-        "podMetadata",
-        "podResourceClaims",
-        "imagePullSecret",
-        "imagePullPolicy",
-        "activeDeadlineSeconds",
-        "securityContext",
-    }
-)
 _FIELD_PATHS = ("metadata.", "spec.nodeName", "spec.serviceAccountName", "status.")
 
 
