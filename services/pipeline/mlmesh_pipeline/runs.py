@@ -4,20 +4,23 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from mlmesh_kit.errors import FailedPrecondition, NotFound
 
+from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
+from mlmesh_pipeline.ir.container_resources import Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
-from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, now
+from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, Task, now
+from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
 _END_SECONDS = 15.0
@@ -47,6 +50,7 @@ class NewRun:
     run_id: str = ""
     recurring_run_id: str = ""
     scheduled_at: int = 0
+    rerun_of: str = ""
 
 
 class Runs:
@@ -54,27 +58,31 @@ class Runs:
 
     Args:
         store: Where they are.
-        artifact_root: URI that pipeline roots must be under.
+        stores: Say where pipeline roots may be.
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
+        machine: What tasks may ask for.
         elsewhere: Where runs run, if not here.
     """
 
     def __init__(
         self,
         store: RunStore,
-        artifact_root: str,
+        stores: ArtifactStores,
         work_root: Path,
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
+        *,
+        machine: Machine,
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store
         self._work_root = work_root
-        self._artifact_root = artifact_root
+        self._stores = stores
         self._wake = wake
         self._allowed = allowed
+        self._machine = machine
         self._elsewhere = elsewhere
 
     def create(
@@ -84,6 +92,7 @@ class Runs:
         spec: dict[str, Any],
         version: PipelineVersion | None,
         claim: Callable[[Any], None] | None = None,
+        reused: Sequence[Task] = (),
     ) -> Run:
         """Checks a run whole, and creates it.
 
@@ -93,6 +102,7 @@ class Runs:
             spec: The pipeline.
             version: Where the pipeline came from; None: with the request.
             claim: Called in the transaction that stores the run, with its connection; what it raises comes through.
+            reused: Tasks that it begins with, parents before children; they have the run's id.
 
         Raises:
             InvalidArgument: The pipeline, a parameter or a name is wrong.
@@ -102,7 +112,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = self._checked(spec, new.parameters, new.service_account)
+        document, parameters = self.checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -114,7 +124,7 @@ class Runs:
             description=new.description,
             pipeline_id=version.pipeline_id if version else "",
             version_id=version.version_id if version else "",
-            pipeline_root=self._root(new.pipeline_root),
+            pipeline_root=self._root(new.pipeline_root, document),
             service_account=new.service_account,
             creator=new.creator,
             created_at=now(),
@@ -122,8 +132,9 @@ class Runs:
             plugins_input=new.plugins_input,
             recurring_run_id=new.recurring_run_id,
             scheduled_at=new.scheduled_at,
+            rerun_of=new.rerun_of,
         )
-        created = self._store.create(run, document.content, claim)
+        created = self._store.create(run, document.content, claim, reused)
         self._wake()
         return created
 
@@ -134,8 +145,8 @@ class Runs:
             InvalidArgument: The pipeline or a parameter is wrong.
             FailedPrecondition: Something in the pipeline cannot run on this machine.
         """
-        self._checked(spec, parameters)
-        return self._root(pipeline_root)
+        self.checked(spec, parameters)
+        return self._stores.pipeline_root(pipeline_root, "runtime_config.pipeline_root")
 
     def terminate(self, run_id: str) -> None:
         """Ends an active run.
@@ -147,12 +158,12 @@ class Runs:
         self._wake()
 
     def retry(self, run_id: str) -> None:
-        """Runs again what did not succeed.
+        """Runs again what did not succeed, and what follows from it.
 
         Raises:
-            FailedPrecondition: It did not fail.
+            FailedPrecondition: It did not fail, or is archived.
         """
-        self._store.reopen(run_id)
+        self._store.reopen(run_id, to_run_again)
         self._wake()
 
     def delete(self, run_id: str, state: RuntimeState) -> None:
@@ -182,29 +193,28 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
-    def _checked(
+    def checked(
         self, spec: dict[str, Any], given: dict[str, Any], service_account: str = ""
     ) -> tuple[PipelineDocument, dict[str, Any]]:
+        """Checks a pipeline whole, and the parameters that are given with it.
+
+        Returns:
+            The pipeline, and the parameters with the defaults filled in.
+
+        Raises:
+            InvalidArgument: The pipeline or a parameter is wrong.
+            FailedPrecondition: Something in the pipeline cannot run where runs run.
+        """
         document = parse(spec)
         check(document)
         if self._elsewhere is not None:
             self._elsewhere.check(document, service_account)
         else:
-            check_runnable(document, self._allowed)
+            check_runnable(document, self._allowed, self._machine)
         return document, runtime_parameters(document, whole(given))
 
-    def _root(self, asked: str) -> str:
-        root = asked.rstrip("/")
-        if not root:
-            return ""
-        if root.startswith("/"):
-            root = f"file://{root}"
-        parts = root.split("/")
-        if ".." in parts or "." in parts:
-            raise InvalidArgument("must not have '.' or '..' in it", field="runtime_config.pipeline_root")
-        if root != self._artifact_root and not root.startswith(self._artifact_root + "/"):
-            raise FailedPrecondition(
-                f"runtime_config.pipeline_root: on this machine it must be under {self._artifact_root}; "
-                "other stores are not served yet"
-            )
-        return root
+    def _root(self, asked: str, document: PipelineDocument) -> str:
+        """Gives the pipeline root: the one asked for, or that of the pipeline if it can be used here."""
+        return self._stores.pipeline_root(asked, "runtime_config.pipeline_root") or self._stores.default_root(
+            document.spec.default_pipeline_root
+        )

@@ -396,6 +396,6 @@ def test_a_log_is_followed_to_its_end(client, compile_pipeline, by_name, tmp_pat
     "position", [None, [], ["a", "b", 1], [1, 2, 3], [1, "b", -1], [1, "b", True], [2**70, "b", 1], [1, "b"], {"a": 1}]
 )
 def test_a_token_that_a_client_made_up(client, position):
-    token = encode_page_token(position, [[], []])
+    token = encode_page_token([position, "", []], ["runs", "namespace", "default"])
     request = run_pb2.ListRunsRequest(page_token=token)
     assert "page_token" in _refused(grpc.StatusCode.INVALID_ARGUMENT, client.runs.ListRuns, request)

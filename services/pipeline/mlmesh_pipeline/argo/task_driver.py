@@ -31,15 +31,13 @@ from mlmesh_pipeline.engine.steps import (
     blocked_words,
     condition_holds,
     context_of,
-    filled,
+    importer_metadata,
     importer_uri,
     loop_items,
-    to_python_struct,
 )
 from mlmesh_pipeline.ir.document import PipelineDocument
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import has_workspace
-from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import Artifact, Problem, Run, RuntimeState, Values
 
 logger = logging.getLogger(__name__)
@@ -189,7 +187,7 @@ class TaskDriver:
             kind=importer.type_schema.schema_title or spec.artifact_type.schema_title or "system.Artifact",
             version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
             uri=uri,
-            metadata=filled(whole(to_python_struct(importer.metadata)), inputs.parameters, context),
+            metadata=importer_metadata(importer, inputs, context),
             digest=digest_of(uri),
         )
         if importer.download_to_workspace:

@@ -80,7 +80,7 @@ class TaskExecutor:
         folder = task_folder(self._options, self._task_id)
         given = given_to(component, self._inputs, self._options, self._task_id, self._output_uri)
         try:
-            outputs = read_output(component, given)
+            outputs = read_output(component, given, folder, digest_of)
             if isinstance(code_of(self._container), CommandLine):
                 lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
                 if lacking:

@@ -17,41 +17,42 @@ from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import Process, sweep
+from mlmesh_kit.launch import Process, mark_of, sweep
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.cluster_files import NotThere, variables
-from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import (
     NOT_RUN,
     NoValue,
     Outcome,
+    name_beside,
     problem_of_input,
     resolve_inputs,
 )
-from mlmesh_pipeline.engine.paths import RunPaths, file_path
+from mlmesh_pipeline.engine.paths import RunPaths, file_path, uri_of
 from mlmesh_pipeline.engine.steps import (
     blocked_words,
     condition_holds,
     context_of,
-    filled,
+    importer_metadata,
     importer_uri,
     join,
     loop_items,
     outcome_of_dag,
     outcome_of_loop,
     text_of,
-    to_python_struct,
     with_item,
 )
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
+from mlmesh_pipeline.ir.cluster_names import Source
+from mlmesh_pipeline.ir.container_resources import BadResources, resources_of
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import (
     Artifact,
     Attempt,
@@ -70,8 +71,9 @@ from mlmesh_pipeline.store.fence import Fence, LostLease
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY = 10, 13, 1, 2, 9  # google.rpc.Code
+_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY, _INVALID = 10, 13, 1, 2, 9, 3  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
+_SUSPICIOUS_INTERRUPTIONS = 3  # it may be its own doing
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
 
@@ -102,7 +104,7 @@ class Driver:
         fence: The lease.
         stores: The database.
         worker: Runs attempts.
-        slots: Bounds the attempts at a time, over all runs.
+        capacity: What attempts take of the machine, over all runs.
         database: Executor for what blocks.
         settings: Of the service.
     """
@@ -114,7 +116,7 @@ class Driver:
         stores: Stores,
         *,
         worker: Worker,
-        slots: asyncio.Semaphore,
+        capacity: Capacity,
         database: Executor,
         settings: Settings,
     ) -> None:
@@ -122,12 +124,13 @@ class Driver:
         self._fence = fence
         self._stores = stores
         self._worker = worker
-        self._slots = slots
+        self._capacity = capacity
         self._database = database
         self._settings = settings
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
         self._known: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
+        self._names: dict[str, Callable[[Source], Any]] = {}
         self._document: PipelineDocument | None = None
         self._has_workspace = False
         self._canceled: bool = False
@@ -167,8 +170,10 @@ class Driver:
                 raise
             logger.exception("run %s could not be driven", self.run.run_id)
             problem = Problem(_INTERNAL, "internal error of the pipeline service; see its log")
+            await self._close(RuntimeState.CANCELED, problem)
             await self._end(RuntimeState.FAILED, problem)
             return
+        await self._close(RuntimeState.SKIPPED, Problem(0, "not run: its loop has fewer items than before the retry"))
         await self._end(RuntimeState.SUCCEEDED if outcome.succeeded else outcome.state, outcome.problem)
 
     async def _begin(self) -> None:
@@ -188,8 +193,7 @@ class Driver:
 
     def _clear(self, attempt: Attempt) -> None:
         """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
-        if attempt.pid:
-            sweep(attempt.pid, attempt.pid_started)
+        sweep(attempt.pid, attempt.pid_started, _mark(attempt.task_id, attempt.number))
         shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
 
     async def _stop_walking(self) -> None:
@@ -200,10 +204,14 @@ class Driver:
 
     async def _end_canceled(self) -> None:
         problem = Problem(_CANCELLED, "the run was terminated")
+        await self._close(RuntimeState.CANCELED, problem)
+        await self._end(RuntimeState.CANCELED, problem)
+
+    async def _close(self, state: RuntimeState, problem: Problem) -> None:
+        """Gives a final state to the tasks that have none."""
         for task in list(self._known.values()):
             if not task.state.is_final:
-                await self._save(replace(task, state=RuntimeState.CANCELED, problem=problem, finished_at=now()))
-        await self._end(RuntimeState.CANCELED, problem)
+                await self._save(replace(task, state=state, problem=problem, finished_at=now()))
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
         if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it
@@ -260,6 +268,7 @@ class Driver:
             return await self._fail(task, problem_of_input(error))
         if not holds:
             return await self._skip(task, "not run: its condition does not hold")
+        self._names[task.path] = partial(name_beside, scope.inputs.parameters, upstream)
         if spec.WhichOneof("iterator"):
             return await self._loop(task, spec, component, inputs)
         return await self._execute(task, spec, component, inputs)
@@ -319,12 +328,19 @@ class Driver:
         uri = importer_uri(importer, inputs)
         if not uri:
             return await self._fail(task, Problem(3, "the importer has no URI"))
+        uri = uri_of(uri)
         path = file_path(uri)
+        if importer.download_to_workspace and path is None:
+            return await self._fail(task, Problem(_NOT_READY, f"{uri} cannot be downloaded into the workspace here"))
         if path is not None and not path.exists():
             return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
         context = self._context(task)
-        metadata = filled(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
+        try:
+            metadata = importer_metadata(importer, inputs, context)
+        except NoValue as error:
+            return await self._fail(task, problem_of_input(error))
         name, spec = next(iter(component.output_definitions.artifacts.items()))
+        digest, etag = await self._worker.staging.identify(uri)
         artifact = Artifact(
             artifact_id=str(uuid.uuid4()),
             name=name,
@@ -332,7 +348,8 @@ class Driver:
             version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
             uri=uri,
             metadata=metadata,
-            digest=await asyncio.to_thread(digest_of, uri),
+            digest=digest,
+            etag=etag,
         )
         return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, Values({}, {name: [artifact]})))
 
@@ -340,16 +357,20 @@ class Driver:
         mark = fingerprint(self.run, component, container, inputs, spec.caching_options.cache_key)
         task = await self._started(replace(task, fingerprint=mark), inputs)
         cached = spec.caching_options.enable_cache
-        if cached:
+        if cached and not self.run.rerun_of:
             found = await self._db(self._stores.cache.find, mark, self.run.namespace)
-            if found is not None and await asyncio.to_thread(_is_there, found[1]):
+            if found is not None and await self._worker.staging.is_there(found[1]):
                 task = replace(task, cached_from=found[0])
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
         context = self._context(task)
         try:
-            environment = self._environment(component.executor_label, container, inputs, context)
+            environment = self._environment(task, component.executor_label, container, inputs, context)
+            resources = resources_of(container.resources, inputs.parameters, context)
+            need = self._capacity.need(resources)
         except (UnknownPlaceholder, NotThere) as error:
             return await self._fail(task, Problem(_NOT_READY, str(error)))
+        except BadResources as error:
+            return await self._fail(task, Problem(_NOT_READY, f"container.resources: {error}"))
         policy = spec.retry_policy
         delay, longest = (
             policy.backoff_duration.ToNanoseconds() / 1e9,
@@ -371,12 +392,16 @@ class Driver:
                 log_path=self._paths.log(task.task_id, number),
                 output_uri=self._paths.outputs(task),
                 timeout_seconds=self._timeout(component.executor_label),
+                resources=resources,
+                mark=_mark(task.task_id, number),
+                number=number,
+                alone=interruptions >= _SUSPICIOUS_INTERRUPTIONS,
             )
             attempt = Attempt(
                 str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner
             )
             try:
-                async with self._slots:
+                async with self._capacity.taken(need):
                     outputs, attempt = await self._attempt(task, attempt, work)
             except Interrupted as error:
                 interruptions += 1
@@ -428,11 +453,14 @@ class Driver:
             raise
         return outputs, replace(attempt, state=AttemptState.SUCCEEDED, exit_code=0, finished_at=now())
 
-    def _environment(self, label: str, container: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, str]:
+    def _environment(
+        self, task: Task, label: str, container: Any, inputs: Values, context: Mapping[str, str]
+    ) -> dict[str, str]:
         """Gives the variables of a container, those from secrets and config maps among them."""
         assert self._document is not None
         config = self._document.platform_config(label)
-        found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
+        names = self._names[task.path.rpartition("[")[0] if task.iteration >= 0 else task.path]
+        found = variables(config, self._settings.root, self.run.namespace, names)
         for variable in container.env:
             found[variable.name] = text_of(resolve(variable.value, inputs.parameters, context))
         return found
@@ -520,6 +548,10 @@ class Driver:
         return await loop.run_in_executor(self._database, partial(function, *arguments))
 
 
+def _mark(task_id: str, number: int) -> str:
+    return mark_of(f"{task_id}/{number}")
+
+
 def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(kind) is not None
@@ -529,12 +561,3 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
 def _outcome_of(task: Task) -> Outcome:
     has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
     return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
-
-
-def _is_there(values: Values) -> bool:
-    """Tells whether the files of cached artifacts are still there and as they were."""
-    for items in values.artifacts.values():
-        for artifact in items:
-            if artifact.digest and digest_of(artifact.uri) != artifact.digest:
-                return False
-    return True

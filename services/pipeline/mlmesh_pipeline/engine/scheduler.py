@@ -12,6 +12,7 @@ from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.lease import LeaseStore
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.driver import Driver, Stores
 from mlmesh_pipeline.engine.worker import Worker
 from mlmesh_pipeline.resources import Run
@@ -79,10 +80,10 @@ class Scheduler:
     async def running(self) -> AsyncIterator[None]:
         """Runs until left; then ends all processes and gives the runs up, to be driven on by the next service."""
         self._loop = asyncio.get_running_loop()
-        slots = asyncio.Semaphore(self._settings.parallel_tasks)
+        capacity = Capacity(self._settings.parallel_tasks, self._settings.machine)
         with ThreadPoolExecutor(2, thread_name_prefix="engine") as database:
             async with Worker(self._settings) if self._make_driver is None else contextlib.nullcontext() as worker:
-                start = partial(self._start, worker, slots, database)
+                start = partial(self._start, worker, capacity, database)
                 tasks = [
                     asyncio.create_task(self._watch(start, database), name="scheduler"),
                     asyncio.create_task(self._renew(database), name="leases"),
@@ -138,12 +139,12 @@ class Scheduler:
         if self._leases.claim(key, self._owner, 1) and key.removeprefix(_PREFIX) not in self._drivers:
             self._leases.release(key, self._owner)
 
-    def _start(self, worker: Worker | None, slots: asyncio.Semaphore, database: ThreadPoolExecutor, run: Run) -> None:
+    def _start(self, worker: Worker | None, capacity: Capacity, database: ThreadPoolExecutor, run: Run) -> None:
         fence = Fence(_PREFIX + run.run_id, self._owner)
         driver: RunDriver
         if worker is not None:
             driver = Driver(
-                run, fence, self._stores, worker=worker, slots=slots, database=database, settings=self._settings
+                run, fence, self._stores, worker=worker, capacity=capacity, database=database, settings=self._settings
             )
         else:
             assert self._make_driver is not None

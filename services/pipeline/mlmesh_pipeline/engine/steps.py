@@ -9,7 +9,7 @@ from typing import Any
 
 from mlmesh_pipeline.engine.inputs import NoValue, Outcome, collect, dag_outputs
 from mlmesh_pipeline.ir.condition import Condition, ConditionError
-from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
+from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve, resolve_all
 from mlmesh_pipeline.ir.values import to_python, whole
 from mlmesh_pipeline.resources import Artifact, Problem, Run, RuntimeState, Values
 
@@ -34,7 +34,7 @@ def context_of(run: Run, task_name: str, task_id: str, root_uri: str, workspace:
     return {
         "pipeline_job_name": run.display_name,
         "pipeline_job_uuid": run.run_id,
-        "pipeline_job_resource_name": run.run_id,
+        "pipeline_job_resource_name": f"{run.pipeline_name}-{run.run_id}",
         "pipeline_job_create_time_utc": created,
         "pipeline_job_schedule_time_utc": created,
         "pipeline_task_name": task_name,
@@ -111,21 +111,18 @@ def importer_uri(importer: Any, inputs: Values) -> str:
     return uri if isinstance(uri, str) else ""
 
 
-def to_python_struct(struct: Any) -> dict[str, Any]:
-    """Gives a `google.protobuf.Struct` as Python."""
-    return {name: to_python(value) for name, value in struct.fields.items()}
+def importer_metadata(importer: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, Any]:
+    """Gives the metadata of an importer's artifact, with values in the place of placeholders.
 
-
-def filled(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
-    """Puts values in the place of placeholders, at any depth; those that have none stay."""
-    if isinstance(value, str) and "{{$" in value:
-        with contextlib.suppress(UnknownPlaceholder):
-            return resolve(value, parameters, context)
-    if isinstance(value, dict):
-        return {key: filled(item, parameters, context) for key, item in value.items()}
-    if isinstance(value, list):
-        return [filled(item, parameters, context) for item in value]
-    return value
+    Raises:
+        NoValue: A placeholder has none.
+    """
+    constant = {name: whole(to_python(value)) for name, value in importer.metadata.fields.items()}
+    try:
+        found: dict[str, Any] = resolve_all(constant, inputs.parameters, context)
+    except UnknownPlaceholder as error:
+        raise NoValue(f"metadata: {error}") from error
+    return found
 
 
 def with_task_inputs(given: dict[str, Any], inputs: Values) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_pipeline.ir.condition import Condition, ConditionError
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
-from mlmesh_pipeline.ir.placeholders import names_in
+from mlmesh_pipeline.ir.placeholders import names_in, texts_of
 from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to_python
 
 MAX_TASKS = 10_000
@@ -204,12 +204,13 @@ def _parameter_faults(document: PipelineDocument, component: Any, task: Any, giv
             name = given.runtime_value.runtime_parameter
             if name not in document.spec.root.input_definitions.parameters:
                 yield path, f"the pipeline has no parameter {name!r}"
-        elif given.runtime_value.constant.WhichOneof("kind") == "string_value":
-            used, unknown = names_in(given.runtime_value.constant.string_value)
-            for name in sorted(unknown):
-                yield path, f"unknown placeholder {name}"
-            for name in sorted(used - set(task.inputs.parameters)):
-                yield path, f"a placeholder names {name!r}, which is not an input of the task"
+        else:
+            for text in texts_of(to_python(given.runtime_value.constant)):
+                used, unknown = names_in(text)
+                for name in sorted(unknown):
+                    yield path, f"unknown placeholder {name}"
+                for name in sorted(used - set(task.inputs.parameters)):
+                    yield path, f"a placeholder names {name!r}, which is not an input of the task"
 
 
 def _iterator_faults(task: Any, iterator: str, path: str) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""How kfp-kubernetes names secrets and config maps whose keys become environment variables."""
+"""How kfp-kubernetes names secrets and config maps: by a constant, an input of the DAG, an output of a task beside."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ class Source:
     Args:
         kind: secret or config map.
         name: Of it, or "" if an input says it.
-        parameter: Input that says it.
+        parameter: Input of the DAG around the task that says it.
+        output: Task and output parameter that say it.
         key: Of the value.
         variable: Name of the environment variable.
         optional: Whether it may be missing.
@@ -21,6 +22,7 @@ class Source:
     kind: str
     name: str
     parameter: str
+    output: tuple[str, str]
     key: str
     variable: str
     optional: bool
@@ -35,22 +37,46 @@ KINDS = (
 def sources(config: Mapping[str, Any]) -> Iterator[Source]:
     """Gives what an executor's platform configuration takes from secrets and config maps."""
     for field, name_field, parameter_field, key_field, kind in KINDS:
-        for entry in config.get(field, []):
-            given = entry.get(parameter_field, {})
-            name = given.get("runtimeValue", {}).get("constant") or ""
-            parameter = given.get("componentInputParameter") or ""
-            if not given:
-                name = entry.get(name_field, "")
-            for pair in entry.get("keyToEnv", []):
+        for entry in _mappings(config.get(field)):
+            name, parameter, output = _named(entry, name_field, parameter_field)
+            for pair in _mappings(entry.get("keyToEnv")):
                 yield Source(
-                    kind, str(name), str(parameter), str(pair.get(key_field, "")), str(pair.get("envVar", "")),
+                    kind, name, parameter, output, str(pair.get(key_field, "")), str(pair.get("envVar", "")),
                     bool(entry.get("optional")),
                 )  # fmt: skip
 
 
+def volumes(config: Mapping[str, Any]) -> Iterator[Source]:
+    """Gives the secrets and config maps that an executor's platform configuration mounts as volumes; without keys."""
+    for field, name_field, parameter_field, _, kind in KINDS:
+        for entry in _mappings(config.get(field.replace("AsEnv", "AsVolume"))):
+            name, parameter, output = _named(entry, name_field, parameter_field)
+            yield Source(kind, name, parameter, output, "", "", bool(entry.get("optional")))
+
+
 def unsupported(config: Mapping[str, Any]) -> str:
     """Says what is named in a way that is not served; "" if nothing is."""
-    for source in sources(config):
-        if not source.name and not source.parameter:
-            return f"the name of a {source.kind} must be a constant or an input of the pipeline"
+    for source in [*sources(config), *volumes(config)]:
+        if not source.name and not source.parameter and not source.output[0]:
+            return f"the name of a {source.kind} must be a constant, an input or an output of a task"
     return ""
+
+
+def _named(entry: Mapping[str, Any], name_field: str, parameter_field: str) -> tuple[str, str, tuple[str, str]]:
+    given = entry.get(parameter_field)
+    if not isinstance(given, Mapping) or not given:
+        return str(entry.get(name_field) or ""), "", ("", "")
+    output = _mapping(given.get("taskOutputParameter"))
+    return (
+        str(_mapping(given.get("runtimeValue")).get("constant") or ""),
+        str(given.get("componentInputParameter") or ""),
+        (str(output.get("producerTask") or ""), str(output.get("outputParameterKey") or "")),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -23,6 +23,7 @@ _OUTPUT_FILE = re.compile(rf"\.outputs\.parameters{_QUOTED}\.output_file")
 _ARTIFACT = re.compile(rf"\.(inputs|outputs)\.artifacts{_QUOTED}(\.path|\.uri|\.name|\.metadata(?:{_QUOTED})?)?")
 _REPORT = {".outputs.output_file", ".outputMetadataUri", ".outputs.output_metadata_uri"}
 _MAX_DEPTH = 50
+_LENIENT_SHELLS = re.compile(r"alpine|busybox|\bubi\d*\b|centos|fedora|rocky|alma|amazonlinux")
 
 
 class BadCommand(ValueError):
@@ -31,9 +32,10 @@ class BadCommand(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What a container component runs: command and arguments, with placeholders."""
+    """What a container component runs: command and arguments, with placeholders; and the image it is meant for."""
 
     words: tuple[str, ...]
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ def fill_command(command: CommandLine, given: Mapping[str, Any], context: Mappin
     present |= {name for name, value in given["inputs"]["artifacts"].items() if value["artifacts"]}
     words = [text for word in command.words for text in _expand(_structure(word), present)]
     return [_PLACEHOLDER.sub(lambda found: _value(found, given, context), word) for word in words]
+
+
+def shell_of(image: str) -> str:
+    """Gives the shell that `sh` stands for: that of many images takes `[ a == b ]`, that of Debian does not."""
+    return "bash" if _LENIENT_SHELLS.search(image) and shutil.which("bash") else "sh"
 
 
 def _structure(word: str) -> Any:

@@ -31,6 +31,8 @@ from mlmesh_pipeline.resources import (
     Values,
 )
 
+_OPERATIONS = {filter_pb2.Predicate.Operation.Value(one.value): one for one in Operation}
+
 
 def timestamp(micros: int) -> timestamp_pb2.Timestamp | None:
     """Gives a time as a message; None where there is none yet."""
@@ -76,18 +78,19 @@ def _predicates(text: str) -> list[Predicate]:
 
 
 def _predicate(predicate: Any) -> Predicate:
-    name = filter_pb2.Predicate.Operation.Name(predicate.operation)
-    if name == "OPERATION_UNSPECIFIED":
-        raise InvalidArgument(f"the operation on {predicate.key!r} is missing", field="filter")
+    if predicate.operation not in _OPERATIONS:
+        known = ", ".join(Operation)
+        raise InvalidArgument(f"{predicate.key[:100]!r} needs an operation: one of {known}", field="filter")
     kind = predicate.WhichOneof("value")
     if kind is None:
-        raise InvalidArgument(f"the value for {predicate.key!r} is missing", field="filter")
+        raise InvalidArgument(f"the value for {predicate.key[:100]!r} is missing", field="filter")
     value = getattr(predicate, kind)
     if kind == "timestamp_value":
         value = value.ToMicroseconds()
     elif kind.endswith("values"):
         value = list(value.values)
-    return Predicate(predicate.key, Operation(name), value)
+    operation = _OPERATIONS[predicate.operation]
+    return Predicate(predicate.key, operation, value, whole_seconds=kind.startswith(("int", "long")))
 
 
 def experiment_message(experiment: Experiment) -> experiment_pb2.Experiment:

@@ -9,7 +9,7 @@ from mlmesh_kit.identity import current_caller
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2, run_pb2_grpc
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.resources import Run, StorageState
 from mlmesh_pipeline.runs import NewRun, Runs
 from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message, struct
@@ -26,6 +26,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         runs: Creates and changes them.
         sources: Finds what requests name.
         store, tasks, experiment_store: The database.
+        reader: Reads artifacts.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         store: RunStore,
         tasks: TaskStore,
         experiment_store: ExperimentStore,
+        reader: ArtifactReader,
     ) -> None:
         self._runs = runs
         self._sources = sources
         self._store = store
         self._tasks = tasks
         self._experiment_store = experiment_store
+        self._reader = reader
 
     def CreateRun(self, request: Any, context: Any) -> run_pb2.Run:
         asked = request.run
@@ -113,12 +116,11 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         items = task.outputs.artifacts.get(request.artifact_name)
         if not items:
             raise NotFound("artifact", request.artifact_name)
-        path = file_path(items[0].uri)
-        if path is None or not path.is_file():
-            raise FailedPrecondition(f"artifact {request.artifact_name!r} is not a file on this machine")
-        if path.stat().st_size > _MAX_ARTIFACT_BYTES:
+        content = self._reader.content(items[0])
+        if content.size > _MAX_ARTIFACT_BYTES:
             raise ResourceExhausted(f"artifact {request.artifact_name!r} is larger than {_MAX_ARTIFACT_BYTES} bytes")
-        return run_pb2.ReadArtifactResponse(data=path.read_bytes())
+        with content.open(0, content.size) as stream:
+            return run_pb2.ReadArtifactResponse(data=stream.read(_MAX_ARTIFACT_BYTES))
 
     def _visible(self, verb: str, run_id: str) -> Run:
         if not run_id:

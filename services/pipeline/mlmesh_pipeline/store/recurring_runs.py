@@ -4,7 +4,7 @@ from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import NotFound, ResourceExhausted
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Row, delete, func, insert, select, update
 
 from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.recurring.schedule import NEVER, Trigger
@@ -120,9 +120,9 @@ class RecurringRunStore:
 
     def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[RecurringRun]:
         """Lists the recurring runs of a namespace, or of one of its experiments."""
-        where = [recurring_runs.c.namespace == namespace]
+        where: dict[Column[Any], str] = {recurring_runs.c.namespace: namespace}
         if experiment_id:
-            where.append(recurring_runs.c.experiment_id == experiment_id)
+            where[recurring_runs.c.experiment_id] = experiment_id
         key = recurring_runs.c.recurring_run_id
         with read(self._engine) as connection:
             return list_page(connection, recurring_runs, _FIELDS, key=key, where=where, query=query, make=_recurring)
