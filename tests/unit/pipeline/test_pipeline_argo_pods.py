@@ -53,6 +53,7 @@ def patch_of(container=None, config=None, component=None, *, parameters=None, ar
         context=CONTEXT,
         options=Options(),
         output_uri="s3://b/root/t",
+        around=parameters or {},
         output_of=lambda task, key: given.get((task, key)),
         names=("r1", "t"),
     )

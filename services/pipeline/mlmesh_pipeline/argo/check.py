@@ -9,11 +9,13 @@ from mlmesh_pipeline.argo.names import is_label_value
 from mlmesh_pipeline.argo.platform_fields import faults_of
 from mlmesh_pipeline.argo.text import has_variable
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, check_command
+from mlmesh_pipeline.ir.container_resources import Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.placeholders import names_in
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
 
 _PLATFORM = "platform_spec.platforms.kubernetes.deploymentSpec.executors"
+_ANY = Machine(1 << 62, 1 << 62)  # what the cluster has is not known here
 
 
 def check_compilable(document: PipelineDocument) -> None:
@@ -95,6 +97,7 @@ def _check_container(component: Any, container: Any, path: str) -> None:
             check_command(code, component)
         except BadCommand as error:
             raise InvalidArgument(str(error), field=path) from error
+    check_resources(container.resources, f"{path}.resources", _ANY)
     for variable in container.env:
         if unknown := names_in(variable.value)[1]:
             message = f"unknown placeholder {min(unknown)}"
