@@ -11,11 +11,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
+import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.launch import ProcessSpec, WarmLauncher
 from mlmesh_pipeline.argo.__main__ import main as run_our_code
 from mlmesh_pipeline.ir.lightweight import NotLightweight, recognise
@@ -30,6 +33,10 @@ _TEMPLATE_KEYS = {
 _TASK_KEYS = {"name", "template", "arguments", "depends", "when", "withParam"}
 
 
+_PREFIXES = """
+from kfp.dsl.types import artifact_types
+artifact_types._S3_LOCAL_MOUNT_PREFIX = {root!r} + "/s3/"
+"""
 Spoil = Callable[[str, str, int], str]
 
 
@@ -52,25 +59,31 @@ class Pods:
         folder: For logs and sources.
         spoil: Called with the pod, the task's path and the number of the attempt; "Error" loses the pod, as if
             its node had gone.
-        real: Whether lightweight components run by the shell, as in their image; else from a warm process.
+        root: Stands for the root of containers: KFP's SDK looks for artifacts of S3 in `/s3`.
+        secrets: Values of secrets, by name and key.
     """
 
     def __init__(
-        self, folder: Path, spoil: Callable[[str, str, int], str] | None = None, *, real: bool = False
+        self,
+        folder: Path,
+        spoil: Callable[[str, str, int], str] | None = None,
+        root: str = "",
+        secrets: dict | None = None,
     ) -> None:
         self.folder = folder
         self.spoil = spoil or (lambda pod, path, number: "")
-        self.real = real
+        self.secrets = secrets or {}
         self.specs: dict[str, list[dict]] = {}
         self.environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "_KFP_RUNTIME": "true"}
+        if root:
+            (folder / "sitecustomize.py").write_text(_PREFIXES.format(root=root))
+            self.environment["PYTHONPATH"] = str(folder)
         self._launcher = WarmLauncher(["kfp.dsl.executor_main", "kfp.dsl"], env=self.environment)
         self._lock = asyncio.Lock()
-        self._number = 0
         self._attempts: dict[tuple[str, str], int] = {}
 
     async def __aenter__(self) -> "Pods":
-        if not self.real:
-            await self._launcher.warm_up()
+        await self._launcher.warm_up()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,11 +108,33 @@ class Pods:
                 return Result(lost, message="pod deleted")
             return await self._set(spec, pod, is_ending)
 
+    def _environment(self, container: dict) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for variable in container.get("env", []):
+            if "value" in variable:
+                found[variable["name"]] = _words([variable["value"]], found)[0]
+            elif key := variable["valueFrom"].get("secretKeyRef"):
+                found[variable["name"]] = self.secrets[key["name"], key["key"]]
+        return found
+
+    def _ours(self, words: list[str], environment: dict[str, str]) -> int:
+        """Runs what our image would, here: a process of its own each time would take a second."""
+        before = dict(os.environ)
+        os.environ.update({name: value for name, value in environment.items() if name.startswith("MLMESH_S3_")})
+        try:
+            return run_our_code(words, environment)
+        except ServiceError:  # as a process would end that raises it
+            traceback.print_exc()
+            return 1
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
     def _driver(self, template: dict, spec: dict) -> Result:
         (container,) = spec["containers"]
         assert container["command"][:3] == ["python", "-m", "mlmesh_pipeline.argo"]
-        environment = _environment(container)
-        code = run_our_code([*container["command"][3:], *_words(container.get("args", []), environment)], environment)
+        environment = self._environment(container)
+        code = self._ours([*container["command"][3:], *_words(container.get("args", []), environment)], environment)
         outputs = {}
         for output in template["outputs"]["parameters"]:
             place = Path(output["valueFrom"]["path"])
@@ -113,10 +148,10 @@ class Pods:
             if any(codes[other] for other in container.get("dependencies", [])):
                 codes[container["name"]] = 64  # as the emissary's
                 continue
-            environment = _environment(container)
+            environment = self._environment(container)
             words = _words([*container["command"], *container.get("args", [])], environment)
             if words[:3] == ["python", "-m", "mlmesh_pipeline.argo"]:
-                codes[container["name"]] = run_our_code(words[3:], environment)
+                codes[container["name"]] = self._ours(words[3:], environment)
             else:
                 codes[container["name"]] = await self._main(words, environment, pod, is_ending)
         code = codes["main"] or max(codes.values())
@@ -124,15 +159,13 @@ class Pods:
         return Result("Failed" if code else "Succeeded", {}, message, str(code))
 
     async def _main(self, words: list[str], environment: dict[str, str], pod: str, is_ending) -> int:
-        self._number += 1
-        folder = self.folder / f"main-{self._number}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         environment = {**self.environment, "HOME": str(folder), **environment}
         try:
             found = recognise(words[:-4], ["--executor_input", "{{$}}", *words[-2:]])
         except NotLightweight:
             found = None
-        if found is not None and not self.real:
+        if found is not None:
             source = folder / "ephemeral_component.py"
             source.write_text(found.source)
             given = words[words.index("--executor_input") + 1]
@@ -345,14 +378,6 @@ def _depends(expression: str, results: dict[str, Result]) -> bool:
     text = text.replace("&&", " and ").replace("||", " or ")
     assert re.fullmatch(r"[()\sA-Za-z]*", text)
     return bool(eval(text)) if text else True
-
-
-def _environment(container: dict) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for variable in container.get("env", []):
-        if "value" in variable:
-            found[variable["name"]] = _words([variable["value"]], found)[0]
-    return found
 
 
 def _words(words: list[str], environment: dict[str, str]) -> list[str]:

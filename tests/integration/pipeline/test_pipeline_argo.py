@@ -14,6 +14,7 @@ import pytest
 from kfp import dsl
 from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_grpc
 from support.kubernetes import Kubernetes
 
 STATE = run_pb2.RuntimeState
@@ -240,9 +241,11 @@ def test_pipelines_end_as_on_the_local_engine(argo, client, compile_pipeline, tm
         given = dict(parameters)
         if "place" in spec["root"]["inputDefinitions"]["parameters"]:
             given["place"] = str(tmp_path / service.service.data_dir.name)
-        if pipeline is artifacts:
-            Path(given["place"]).write_text("imported")
-            given["place"] = Path(given["place"]).as_uri()
+        if pipeline is artifacts:  # pods see what is under the root of artifacts
+            imported = service.service.data_dir / "artifacts" / "imported"
+            imported.parent.mkdir(exist_ok=True)
+            imported.write_text("imported")
+            given["place"] = imported.as_uri()
         run = service.run(spec, given)
         ended.append((STATE.Name(run.state), sorted(run.error.message.split("; ")), shape(service, run)))
     if pipeline is failures:  # on Argo the reason may come too late for the status
@@ -282,7 +285,7 @@ def test_text_of_users_is_no_variable_and_lost_pods_are_made_again(argo, cluster
 
 def test_tasks_are_answered_from_the_cache(argo, compile_pipeline):
     spec = compile_pipeline(artifacts)
-    source = argo.service.data_dir / "imported"
+    source = argo.service.data_dir / "artifacts" / "imported"
     source.write_text("imported")
     runs = [argo.run(spec, {"text": "cached", "place": source.as_uri()}) for _ in range(2)]
     first, second = ({task.display_name: task for task in run.run_details.task_details} for run in runs)
@@ -313,6 +316,43 @@ def test_a_failed_run_is_retried_from_what_failed(argo, cluster, compile_pipelin
     want_task = next(task for task in run.run_details.task_details if task.display_name == "want")
     assert want_task.executor_detail.main_job == f"{want_task.task_id}/2"
     assert list(want_task.executor_detail.failed_main_jobs) == [f"{want_task.task_id}/1"]
+
+
+@dsl.pipeline(name="argo-follows")
+def follows(place: str):
+    status = final()
+    with dsl.ExitHandler(status):
+        want(place=place, text="x")
+    inner(n=1)
+
+
+def test_a_retry_runs_again_what_follows_from_what_it_runs_again(argo, cluster, compile_pipeline, tmp_path):
+    run = argo.run(compile_pipeline(follows, caching=False), {"place": str(tmp_path / "it")})
+    assert run.state == run_pb2.FAILED
+    (tmp_path / "it").touch()
+    argo.runs.RetryRun(run_pb2.RetryRunRequest(run_id=run.run_id))
+    run = argo.wait(run.run_id)
+    assert run.state == run_pb2.SUCCEEDED, run.error
+    ended = shape(argo, run)
+    assert ended["final"][0][2]["Output"].startswith("exit-handler-1 COMPLETE")  # it had succeeded, with FAILED
+    second = max(workflows_of(cluster, run.run_id), key=lambda one: one["metadata"]["name"])
+    pods = [node["templateName"] for node in second["status"]["nodes"].values() if node["type"] == "Pod"]
+    assert sorted(pods) == ["driver"] * 4 + ["exec-final", "exec-want"]  # and nothing of what is in `inner`
+
+
+def test_a_rerun_takes_over_what_it_does_not_run_anew(argo, cluster, compile_pipeline):
+    source = argo.service.data_dir / "artifacts" / "imported"
+    source.write_text("imported")
+    spec = compile_pipeline(artifacts, caching=False)
+    first = argo.run(spec, {"text": "taken over", "place": source.as_uri()})
+    analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(argo.channel)
+    request = run_analysis_pb2.RerunRunRequest(name=f"runs/{first.run_id}", from_tasks=["read"])
+    second = argo.wait(analysis.RerunRun(request).run_id)
+    assert second.state == run_pb2.SUCCEEDED, second.error
+    assert shape(argo, second)["read"] == shape(argo, first)["read"]
+    (workflow,) = workflows_of(cluster, second.run_id)
+    pods = [node["templateName"] for node in workflow["status"]["nodes"].values() if node["type"] == "Pod"]
+    assert sorted(set(pods)) == ["driver", "exec-read"]
 
 
 def test_a_run_is_terminated_and_deleted(argo, cluster, compile_pipeline, tmp_path):

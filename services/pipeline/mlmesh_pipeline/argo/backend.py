@@ -192,7 +192,7 @@ class ArgoDriver:
         with self._watches.following(self._namespace, name) as changes:
             self._wake = changes.wake
             try:
-                workflow = await self._submitted(name, document, number, state)
+                workflow = await self._submitted(name, document, number, state, mirror)
             except (Refused, PermissionDenied, NotFound) as error:
                 await self._end(mirror, Problem(_NOT_READY, error.message), RuntimeState.FAILED)
                 return
@@ -223,12 +223,15 @@ class ArgoDriver:
             return Problem(_ABORTED, nodes.message or f"the Workflow ended ({nodes.phase}) before it ran")
         return None
 
-    async def _submitted(self, name: str, document: PipelineDocument, number: int, state: RunState) -> Json | None:
+    async def _submitted(
+        self, name: str, document: PipelineDocument, number: int, state: RunState, mirror: Mirror
+    ) -> Json | None:
         """Gives the Workflow of the run's try: the one that there is, or else one that is made; None: it is gone."""
         workflow = await self._patiently(self._look, name)
         if workflow is not None or self._canceled or self.run.state == RuntimeState.RUNNING:
             return workflow
         await self._patiently(state.describe, self.run, document, asdict(self._options))
+        await mirror.carry_over()
         manifest = compile_workflow(document, self.run, number, self._options)
         made = await self._patiently(self._cluster.create_workflow, manifest)
         return made if made is not None else await self._patiently(self._look, name)

@@ -6,14 +6,16 @@ from typing import Any
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 from mlmesh_pipeline.argo.names import is_label_value
-from mlmesh_pipeline.argo.platform import KNOWN
+from mlmesh_pipeline.argo.platform_fields import faults_of
 from mlmesh_pipeline.argo.text import has_variable
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, check_command
+from mlmesh_pipeline.ir.container_resources import Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.placeholders import names_in
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
 
 _PLATFORM = "platform_spec.platforms.kubernetes.deploymentSpec.executors"
+_ANY = Machine(1 << 62, 1 << 62)  # what the cluster has is not known here
 
 
 def check_compilable(document: PipelineDocument) -> None:
@@ -74,9 +76,8 @@ def _check_executor(document: PipelineDocument, component: Any) -> None:
         raise FailedPrecondition(f"{path}: {kind or 'an empty executor'} cannot run on Argo Workflows")
     where = f"{_PLATFORM}[{label!r}]"
     config = document.platform_config(label)
-    for key in config:
-        if key not in KNOWN:
-            raise FailedPrecondition(f"{where}.{key} is not known")
+    if faults := list(faults_of(config, where)):
+        raise InvalidArgument.of(faults[:20])
     metadata = config.get("podMetadata", {})
     for name, value in metadata.get("labels", {}).items():
         if not isinstance(value, str) or not is_label_value(value) or has_variable(name):
@@ -96,6 +97,7 @@ def _check_container(component: Any, container: Any, path: str) -> None:
             check_command(code, component)
         except BadCommand as error:
             raise InvalidArgument(str(error), field=path) from error
+    check_resources(container.resources, f"{path}.resources", _ANY)
     for variable in container.env:
         if unknown := names_in(variable.value)[1]:
             message = f"unknown placeholder {min(unknown)}"

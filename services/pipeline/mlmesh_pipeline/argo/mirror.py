@@ -24,6 +24,7 @@ from mlmesh_pipeline.resources import (
     Run,
     RuntimeState,
     Task,
+    TaskKind,
     Values,
     now,
 )
@@ -91,6 +92,13 @@ class Mirror:
         for attempt in await self._db(self._tasks.attempts_of, self._run.run_id):
             self._attempts[attempt.pod] = attempt
             self._numbers[attempt.task_id] = max(self._numbers.get(attempt.task_id, 0), attempt.number)
+
+    async def carry_over(self) -> None:
+        """Tells the pods of a new try what the run keeps: tasks of an earlier try, or of the run that it repeats."""
+        for task in list(self._known.values()):
+            if task.state.is_final and task.kind != TaskKind.ITERATION:
+                record = Record(task.state, task.outputs, task.problem, task.fingerprint, task.cached_from)
+                await self._elsewhere(self._state.end, task.path, record)
 
     async def sync(self, nodes: Nodes, over: Problem | None, *, canceled: bool) -> Outcome | None:
         """Brings the records up to date.
@@ -296,7 +304,7 @@ class Mirror:
         else:
             problem = self._over or NO_WORD
         # For the final status of a task that comes after it, if that is not quicker.
-        failed = Record(RuntimeState.FAILED, Values(), problem, task.fingerprint, number=self._state.number)
+        failed = Record(RuntimeState.FAILED, Values(), problem, task.fingerprint)
         await self._elsewhere(self._state.end, task.path, failed)
         return await self._finish(task, Outcome(RuntimeState.FAILED, problem=problem), node=node)
 

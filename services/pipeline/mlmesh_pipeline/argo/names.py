@@ -9,7 +9,7 @@ _SPACE = uuid.UUID("6f0f9d0e-3f4b-4c4e-9c7b-1f5f0a6d2a11")
 _LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-MAX_SLUG = 40
+MAX_SLUG = 30
 
 
 def slug(name: str, length: int = MAX_SLUG) -> str:

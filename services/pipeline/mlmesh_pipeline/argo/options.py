@@ -26,6 +26,7 @@ class Options:
         s3_secret: Secret with `access-key` and `secret-key`; empty: pods have other means.
         s3_environment: Further variables that say where S3 is.
         volume_claim: Claim of a shared volume that holds `artifact_root`, where it is `file://`.
+        import_roots: URIs under which importers may name objects; None: any.
         ingress_url: Given to tasks as MLMESH_INGRESS.
         ttl_seconds: How long an ended Workflow stays in the cluster, where the pipeline does not say; 0: for ever.
         parallelism: Pods of a run at a time; 0: no limit.
@@ -45,6 +46,7 @@ class Options:
     s3_secret: str = "mlmesh-s3"  # noqa: S105 (its name)
     s3_environment: dict[str, str] = field(default_factory=dict)
     volume_claim: str = ""
+    import_roots: list[str] | None = None
     ingress_url: str = ""
     ttl_seconds: int = 86_400
     parallelism: int = 0

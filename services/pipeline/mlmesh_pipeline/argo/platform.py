@@ -14,29 +14,6 @@ from mlmesh_pipeline.ir.cluster_names import KINDS as _NAMED_IN_VARIABLES
 from mlmesh_pipeline.ir.values import whole
 
 Json = dict[str, Any]
-KNOWN = frozenset(
-    {
-        "secretAsVolume",
-        "secretAsEnv",
-        "configMapAsVolume",
-        "configMapAsEnv",
-        "fieldPathAsEnv",
-        "pvcMount",
-        "emptyDirMounts",
-        "genericEphemeralVolume",
-        "enabledSharedMemory",
-        "nodeSelector",
-        "tolerations",
-        "nodeAffinity",
-        "podAffinity",
-        "podMetadata",
-        "podResourceClaims",
-        "imagePullSecret",
-        "imagePullPolicy",
-        "activeDeadlineSeconds",
-        "securityContext",
-    }
-)
 _FIELD_PATHS = ("metadata.", "spec.nodeName", "spec.serviceAccountName", "status.")
 
 
@@ -60,12 +37,12 @@ class Values:
     """Gives the values that a configuration names.
 
     Args:
-        parameters: Inputs of the task.
+        around: Inputs of the DAG that the task is in, which is what `componentInputParameter` means here.
         output_of: Gives an output parameter of a task beside it, by the task's name and the output's.
     """
 
-    def __init__(self, parameters: Mapping[str, Any], output_of: Callable[[str, str], Any]) -> None:
-        self._parameters = parameters
+    def __init__(self, around: Mapping[str, Any], output_of: Callable[[str, str], Any]) -> None:
+        self._around = around
         self._output_of = output_of
 
     def get(self, entry: Mapping[str, Any], plain: str, given: str) -> Any:
@@ -78,9 +55,9 @@ class Values:
         return self.named(source)
 
     def named(self, source: Mapping[str, Any]) -> Any:
-        """Gives the value of an input of the task, or of an output of a task beside it."""
+        """Gives the value of an input of the DAG around the task, or of an output of a task beside it."""
         if "componentInputParameter" in source:
-            return self._parameters.get(source["componentInputParameter"])
+            return self._around.get(source["componentInputParameter"])
         output = source.get("taskOutputParameter")
         if output:
             return self._output_of(output.get("producerTask", ""), output.get("outputParameterKey", ""))

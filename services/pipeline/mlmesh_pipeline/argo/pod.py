@@ -81,6 +81,7 @@ def pod_patch(
     context: Mapping[str, str],
     options: Options,
     output_uri: str,
+    around: Mapping[str, Any],
     output_of: Callable[[str, str], Any],
     names: tuple[str, str],
 ) -> Json:
@@ -93,6 +94,7 @@ def pod_patch(
         context: Values of placeholders.
         options: Of the service.
         output_uri: URI under which the output artifacts go.
+        around: Input parameters of the DAG that the task is in.
         output_of: Gives an output of a task beside it.
         names: Run id and name of the task, for its environment.
 
@@ -102,7 +104,7 @@ def pod_patch(
     label = component.executor_label
     container = document.executor(label).container
     try:
-        parts = pod_parts(document.platform_config(label), Values(inputs.parameters, output_of))
+        parts = pod_parts(document.platform_config(label), Values(around, output_of))
         main = _main(container, component, inputs, context, options, parts, names)
         _add_images(inputs, options, parts, main)
         passed = _pass_through(component, main, parts)
@@ -219,7 +221,7 @@ def _resources(spec: Any, text: Callable[[str], str]) -> Json:
     found: Json = {}
 
     def add(kind: str, name: str, value: str) -> None:
-        if not value:
+        if value in {"", "null"}:  # an optional parameter that was not given
             return
         if not _QUANTITY.fullmatch(value) or not _RESOURCE.fullmatch(name):
             raise BadPod(f"{name} {kind[:-1]} {value[:50]!r} is no quantity")

@@ -42,7 +42,6 @@ class Record:
         problem: What went wrong, or why it was not run.
         fingerprint: Of the task; empty: none.
         cached_from: Id of the task whose outputs these are; empty: its own.
-        number: Of the run's try.
     """
 
     state: RuntimeState
@@ -50,12 +49,6 @@ class Record:
     problem: Problem | None = None
     fingerprint: str = ""
     cached_from: str = ""
-    number: int = 1
-
-    @property
-    def holds(self) -> bool:
-        """Whether the outputs can be used, also by a later try."""
-        return self.state == RuntimeState.SUCCEEDED or bool(self.cached_from)
 
     @property
     def outcome(self) -> Outcome:
@@ -152,20 +145,13 @@ class RunState:
         patiently(lambda: self.store.delete(self._file(path, "outputs")))
 
     def ended(self, path: str) -> Record | None:
-        """Gives how a task ended: in this try, or well in an earlier one."""
+        """Gives how a task ended in this try, or None."""
         found = self._read(self._file(path, "outputs"))
-        if found is None:
+        if found is None or found["try"] != self.number:
             return None
         problem = Problem(**found["problem"]) if found["problem"] else None
-        record = Record(
-            RuntimeState(found["state"]),
-            load_values(json.dumps(found["values"])),
-            problem,
-            found["fingerprint"],
-            found["cached_from"],
-            found["try"],
-        )
-        return record if record.holds or record.number == self.number else None
+        outputs = load_values(json.dumps(found["values"]))
+        return Record(RuntimeState(found["state"]), outputs, problem, found["fingerprint"], found["cached_from"])
 
     def remember(self, fingerprint: str, task_id: str, outputs: Values) -> None:
         """Puts outputs into the cache."""

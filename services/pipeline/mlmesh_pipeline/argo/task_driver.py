@@ -3,7 +3,7 @@
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from mlmesh_pipeline.resources import Artifact, Problem, Run, RuntimeState, Valu
 logger = logging.getLogger(__name__)
 _INVALID, _NOT_FOUND, _NOT_READY = 3, 5, 9  # google.rpc.Code
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
-_OURS = ("s3://", "minio://", "file://")
+_REMOTE = ("s3://", "minio://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class TaskDriver:
         """
         place = self._tree.find(path)
         record = self._state.ended(path)
-        if record is not None:  # of this try, or it went well in an earlier one
+        if record is not None:  # its driver was lost, and made again; or an earlier try of the run has kept it
             return Decision(failed=record.state == RuntimeState.FAILED)
         try:
             return self._decide(place)
@@ -105,7 +105,8 @@ class TaskDriver:
 
     def _decide(self, place: Place) -> Decision:
         if place.iteration is not None:
-            return self._execute(place, self._outcomes.inputs_around(place.path))
+            upstream = self._outcomes.upstream(self._tree.find(place.loop_path))
+            return self._execute(place, self._outcomes.inputs_around(place.path), upstream)
         upstream = self._outcomes.upstream(place)
         blocked = [name for name, outcome in upstream.items() if not outcome.succeeded]
         if blocked and place.spec.trigger_policy.strategy != _COMPLETED:
@@ -113,7 +114,7 @@ class TaskDriver:
         inputs = resolve_inputs(
             place.spec,
             place.component,
-            self._outcomes.inputs_around(place.around) if place.around else Values(self._run.parameters),
+            self._around(place),
             upstream,
             context=self._context(place),
             run_parameters=self._run.parameters,
@@ -127,7 +128,7 @@ class TaskDriver:
             return Decision(run=True, iterations=len(items))
         return self._execute(place, inputs, upstream)
 
-    def _execute(self, place: Place, inputs: Values, upstream: Mapping[str, Outcome] | None = None) -> Decision:
+    def _execute(self, place: Place, inputs: Values, upstream: Mapping[str, Outcome]) -> Decision:
         if place.is_dag:
             self._state.begin(place.path, inputs)
             return Decision(run=True)
@@ -136,7 +137,11 @@ class TaskDriver:
             return self._import(place, executor.importer, inputs)
         if executor.container.image in CLAIM_IMAGES:
             return self._claim(place, CLAIM_IMAGES[executor.container.image], inputs)
-        return self._container(place, executor.container, inputs, upstream or {})
+        return self._container(place, executor.container, inputs, upstream)
+
+    def _around(self, place: Place) -> Values:
+        """Gives the inputs of the DAG that a task is in."""
+        return self._outcomes.inputs_around(place.around) if place.around else Values(self._run.parameters)
 
     def _container(self, place: Place, container: Any, inputs: Values, upstream: Mapping[str, Outcome]) -> Decision:
         caching = place.spec.caching_options
@@ -144,14 +149,13 @@ class TaskDriver:
         if caching.enable_cache:
             found = self._state.cached(mark)
             if found is not None and self._is_there(found[1]):
-                record = Record(RuntimeState.SKIPPED, found[1], None, mark, found[0], self._state.number)
+                record = Record(RuntimeState.SKIPPED, found[1], None, mark, found[0])
                 self._state.begin(place.path, inputs, mark)
                 self._state.end(place.path, record)
                 return Decision()
 
         def output_of(name: str, key: str) -> Any:
-            known = inputs.parameters.get(f"pipelinechannel--{name}-{key}")
-            return upstream[name].outputs.parameters.get(key) if known is None and name in upstream else known
+            return upstream[name].outputs.parameters.get(key) if name in upstream else None
 
         patch = pod_patch(
             self._document,
@@ -160,6 +164,7 @@ class TaskDriver:
             context=self._context(place),
             options=self._options,
             output_uri=f"{self._root_uri}/{folder_of(place.path)}",
+            around=self._around(place).parameters,
             output_of=output_of,
             names=(self._run.run_id, place.name),
         )
@@ -173,7 +178,11 @@ class TaskDriver:
         uri = importer_uri(importer, inputs)
         if not uri:
             return self._fail(place.path, Problem(_INVALID, "the importer has no URI"))
-        if uri.startswith(_OURS):
+        roots = self._options.import_roots
+        if uri.startswith(_REMOTE) and roots is not None and not _is_below(uri, roots):
+            problem = Problem(_NOT_READY, f"{uri} is outside what MLMESH_PIPELINE_IMPORT_ROOTS allows")
+            return self._fail(place.path, problem)
+        if self._is_ours(uri):
             try:
                 if not self._exists(uri):
                     return self._fail(place.path, Problem(_NOT_FOUND, f"there is nothing at {uri}"))
@@ -188,7 +197,7 @@ class TaskDriver:
             version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
             uri=uri,
             metadata=importer_metadata(importer, inputs, context),
-            digest=digest_of(uri),
+            digest=digest_of(uri) if self._is_ours(uri) else "",
         )
         if importer.download_to_workspace:
             artifact = self._downloaded(artifact)
@@ -196,9 +205,13 @@ class TaskDriver:
         self._end(place.path, RuntimeState.SUCCEEDED, Values({}, {name: [artifact]}))
         return Decision()
 
+    def _is_ours(self, uri: str) -> bool:
+        """Tells whether we look at what is at a URI: in the object store, or on the shared volume."""
+        return uri.startswith(_REMOTE) or _is_below(uri, [self._options.artifact_root])
+
     def _downloaded(self, artifact: Artifact) -> Artifact:
         """Copies an artifact into the workspace, which this pod has."""
-        if not artifact.uri.startswith(("s3://", "minio://")):
+        if not artifact.uri.startswith(_REMOTE):
             raise BadPod(f"{artifact.uri} cannot be imported into a workspace: only s3:// and minio:// can")
         fetch_artifact(self._state.store, artifact, Path(workspace_path(artifact.uri)))
         return replace(artifact, metadata={**artifact.metadata, IN_WORKSPACE: True})
@@ -228,7 +241,7 @@ class TaskDriver:
                 if artifact.uri.startswith("file://"):
                     if artifact.digest and digest_of(artifact.uri) != artifact.digest:
                         return False
-                elif artifact.digest and artifact.uri.startswith(_OURS) and not self._exists(artifact.uri):
+                elif artifact.digest and artifact.uri.startswith(_REMOTE) and not self._exists(artifact.uri):
                     return False
         return True
 
@@ -247,7 +260,7 @@ class TaskDriver:
         return Decision(failed=True)
 
     def _end(self, path: str, state: RuntimeState, outputs: Values, problem: Problem | None = None) -> None:
-        self._state.end(path, Record(state, outputs, problem, number=self._state.number))
+        self._state.end(path, Record(state, outputs, problem))
 
 
 def tell_argo(decision: Decision, folder: Path, task: str) -> None:
@@ -263,6 +276,10 @@ def tell_argo(decision: Decision, folder: Path, task: str) -> None:
     (folder / PATCH).write_text(json.dumps(decision.patch))
     (folder / ITERATIONS).write_text(json.dumps(list(range(decision.iterations))))
     (folder / TASK).write_text(task)
+
+
+def _is_below(uri: str, roots: Iterable[str]) -> bool:
+    return ".." not in uri.split("/") and any(uri == root or uri.startswith(f"{root}/") for root in roots)
 
 
 def _exists(store: ObjectStore, uri: str) -> bool:

@@ -16,7 +16,7 @@ from mlmesh_pipeline.argo.options import IN_WORKSPACE, Options
 from mlmesh_pipeline.argo.pod import given_to, local_path, task_folder
 from mlmesh_pipeline.argo.state import Record, RunState, folder_of, patiently
 from mlmesh_pipeline.argo.tree import Tree
-from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, read_output
+from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, read_output, report_of
 from mlmesh_pipeline.engine.paths import RunPaths, file_uri
 from mlmesh_pipeline.ir.commands import CommandLine
 from mlmesh_pipeline.ir.document import PipelineDocument
@@ -77,8 +77,12 @@ class TaskExecutor:
     def store(self) -> str:
         """Puts the outputs where they belong, and writes how the task ended; gives why it failed, or nothing."""
         component = self._place.component
-        folder = task_folder(self._options, self._task_id)
         given = given_to(component, self._inputs, self._options, self._task_id, self._output_uri)
+        with report_of(given):
+            return self._store(component, given)
+
+    def _store(self, component: Any, given: dict[str, Any]) -> str:
+        folder = task_folder(self._options, self._task_id)
         try:
             outputs = read_output(component, given, folder, digest_of)
             if isinstance(code_of(self._container), CommandLine):
@@ -97,15 +101,13 @@ class TaskExecutor:
         values = Values(outputs.parameters, artifacts)
         if self._place.spec.caching_options.enable_cache:
             self._state.remember(self._fingerprint, self._task_id, values)
-        self._state.end(
-            self._path, Record(RuntimeState.SUCCEEDED, values, None, self._fingerprint, number=self._state.number)
-        )
+        self._state.end(self._path, Record(RuntimeState.SUCCEEDED, values, None, self._fingerprint))
         shutil.rmtree(folder, ignore_errors=True)
         return ""
 
     def _failed(self, why: str) -> str:
         problem = Problem(_UNKNOWN, why)
-        record = Record(RuntimeState.FAILED, Values(), problem, self._fingerprint, number=self._state.number)
+        record = Record(RuntimeState.FAILED, Values(), problem, self._fingerprint)
         self._state.end(self._path, record)
         return why
 

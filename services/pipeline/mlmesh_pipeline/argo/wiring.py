@@ -22,6 +22,9 @@ def build_backend(settings: Settings, stores: Stores) -> ArgoBackend:
             "with the backend argo, ARTIFACT_ROOT must be s3://... or minio://..., or ARGO_VOLUME_CLAIM name the claim "
             "of a volume that holds it"
         )
+    for other in _split(settings.pipeline_roots):
+        if other.startswith("file://") and not (other + "/").startswith(root + "/"):
+            raise FailedPrecondition(f"with the backend argo, PIPELINE_ROOTS cannot have {other}: pods do not see it")
     options = options_of(settings)
     cluster = Cluster(settings.argo_kubeconfig, settings.argo_context)
     return ArgoBackend(cluster, options, stores, open_store(root), settings.argo_resync_seconds)
@@ -30,6 +33,7 @@ def build_backend(settings: Settings, stores: Stores) -> ArgoBackend:
 def options_of(settings: Settings) -> Options:
     """Gives what the settings say to Workflows."""
     root = settings.resolved_artifact_root
+    sources = _split(settings.import_roots)
     is_s3 = not root.startswith("file://")
     return Options(
         image=settings.argo_image,
@@ -41,6 +45,7 @@ def options_of(settings: Settings) -> Options:
         s3_secret=settings.argo_s3_secret if is_s3 else "",
         s3_environment=_s3_environment() if is_s3 else {},
         volume_claim="" if is_s3 else settings.argo_volume_claim,
+        import_roots=None if "*" in sources else [root, *_split(settings.pipeline_roots), *sources],
         ingress_url=settings.ingress_url,
         ttl_seconds=settings.argo_ttl_seconds,
         parallelism=settings.argo_parallelism,
@@ -49,6 +54,10 @@ def options_of(settings: Settings) -> Options:
         max_loop_items=settings.max_loop_items,
         task_timeout_seconds=round(settings.task_timeout_seconds),
     )
+
+
+def _split(text: str) -> list[str]:
+    return [one.strip().rstrip("/") for one in text.split(",") if one.strip()]
 
 
 def _s3_environment() -> dict[str, str]:
