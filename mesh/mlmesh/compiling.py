@@ -1,9 +1,10 @@
-"""Compiles a Python file with a pipeline: `python -m mlmesh.compiling FILE NAME TARGET`, in a process of its own.
+"""Compiles a pipeline in Python: `python -m mlmesh.compiling FILE|MODULE NAME TARGET`, in a process of its own.
 
 A user's file may print, exit and change whatever it likes; none of that is to reach the command that asked. What the
 process has to say goes to TARGET: {"pipeline": IR as YAML} or {"error": text}.
 """
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -19,7 +20,7 @@ _SECONDS = 120
 
 
 class CompileError(Exception):
-    """The file does not hold a pipeline that compiles; the message says why."""
+    """There is no pipeline that compiles; the message says why."""
 
 
 def compile_file(source: Path, name: str = "") -> str:
@@ -35,18 +36,38 @@ def compile_file(source: Path, name: str = "") -> str:
     Raises:
         CompileError: There is none, there are several, or it does not compile.
     """
+    return _in_a_process(str(source.absolute()), name, str(source))
+
+
+def compile_module(module: str, name: str) -> str:
+    """Compiles a pipeline, or a component alone, of a module that can be imported here.
+
+    Args:
+        module: Its name; it is looked for in the working directory, too.
+        name: Of the pipeline, its own or its function's.
+
+    Returns:
+        The IR, as YAML.
+
+    Raises:
+        CompileError: There is no such module, no such pipeline, or it does not compile.
+    """
+    return _in_a_process(module, name, module)
+
+
+def _in_a_process(source: str, name: str, title: str) -> str:
     with tempfile.TemporaryDirectory(prefix="mlmesh-compile-") as folder:
         target = Path(folder) / "result.json"
-        command = [sys.executable, "-W", "ignore", "-m", "mlmesh.compiling", str(source.absolute()), name, str(target)]
+        command = [sys.executable, "-W", "ignore", "-m", "mlmesh.compiling", source, name, str(target)]
         try:
             # What the file prints is for people: to standard error with it.
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
-            raise CompileError(f"{source} was not compiled within {_SECONDS} s") from error
+            raise CompileError(f"{title} was not compiled within {_SECONDS} s") from error
         try:
             result: dict[str, str] = json.loads(target.read_text())
         except (OSError, ValueError) as error:
-            raise CompileError(f"{source} ended the compiler with code {done.returncode}") from error
+            raise CompileError(f"{title} ended the compiler with code {done.returncode}") from error
     if "error" in result:
         raise CompileError(result["error"])
     return result["pipeline"]
@@ -54,7 +75,7 @@ def compile_file(source: Path, name: str = "") -> str:
 
 def main() -> None:
     """Compiles in this process and writes the result."""
-    source, name, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    source, name, target = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     warnings.simplefilter("ignore")
     try:
         result = {"pipeline": _compile(source, name, target.with_suffix(".yaml"))}
@@ -63,8 +84,9 @@ def main() -> None:
     target.write_text(json.dumps(result))
 
 
-def _compile(source: Path, name: str, target: Path) -> str:
-    chosen = _choose(source, _load(source), name)
+def _compile(source: str, name: str, target: Path) -> str:
+    module = _load(Path(source)) if source.endswith(".py") else _import(source)
+    chosen = _choose(source, module, name)
     from kfp import compiler
 
     try:
@@ -72,6 +94,20 @@ def _compile(source: Path, name: str, target: Path) -> str:
     except Exception as error:
         raise CompileError(f"{source}: {error}") from error
     return target.read_text()
+
+
+def _import(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise CompileError(
+                f"there is no module {error.name!r} in {Path.cwd()} or in this environment ({sys.prefix})"
+            ) from error
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
+        raise CompileError(f"{name}: {place}: {type(error).__name__}: {error}") from error
 
 
 def _load(source: Path) -> Any:
@@ -95,15 +131,17 @@ def _load(source: Path) -> Any:
     return module
 
 
-def _choose(source: Path, module: Any, name: str) -> Any:
+def _choose(source: str, module: Any, name: str) -> Any:
     if "kfp" not in sys.modules:  # importing it takes long, and there can be nothing of it in the file
         raise CompileError(f"{source} has no function with @dsl.pipeline")
-    from kfp.dsl import graph_component
+    from kfp.dsl import base_component, graph_component
 
+    if isinstance(getattr(module, name, None), base_component.BaseComponent):  # a component may run alone
+        return getattr(module, name)
     found = {
         key: value
         for key, value in vars(module).items()
-        if isinstance(value, graph_component.GraphComponent) and value.pipeline_func.__module__ == _MODULE
+        if isinstance(value, graph_component.GraphComponent) and value.pipeline_func.__module__ == module.__name__
     }
     if not found:
         raise CompileError(f"{source} has no function with @dsl.pipeline")

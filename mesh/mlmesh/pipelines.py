@@ -1,7 +1,8 @@
 """Compiled pipelines (IR), as files have them and as a run takes them."""
 
+import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ def load_pipeline(source: str, name: str = "") -> dict[str, Any]:
     """Reads a compiled pipeline, or compiles a Python file.
 
     Args:
-        source: YAML or JSON of kfp's compiler, a Python file, or `-` for YAML on standard input.
+        source: YAML or JSON of kfp's compiler, a Python file, `-` for YAML on standard input, or `FILE.py:FUNC` and
+            `MODULE:FUNC` for one pipeline (or component) of a file, or of a module that can be imported here.
         name: Of the pipeline, where a Python file has several.
 
     Returns:
@@ -25,6 +27,11 @@ def load_pipeline(source: str, name: str = "") -> dict[str, Any]:
     """
     if source.endswith(_PACKED):
         raise DocumentError(f"{source} is an archive; unpack it and give the YAML in it")
+    place, function = split_source(source)
+    if function:
+        if name:
+            raise DocumentError(f"{source} names the function already; leave --pipeline out")
+        return _of_documents(source, _compiled(place, function))
     if source.endswith(".py") and source != STDIN:
         return _of_documents(source, _compiled(source, name))
     if name:
@@ -32,15 +39,26 @@ def load_pipeline(source: str, name: str = "") -> dict[str, Any]:
     return _of_documents(source, read_documents(source))
 
 
+def split_source(source: str) -> tuple[str, str]:
+    """Gives the file or module and the function of `FILE.py:FUNC` or `MODULE:FUNC`; no function for all else."""
+    place, colon, function = source.rpartition(":")
+    if not colon or not function.isidentifier() or Path(source).exists():
+        return source, ""
+    is_module = all(part.isidentifier() for part in place.split("."))
+    return (place, function) if is_module or place.endswith(".py") else (source, "")
+
+
 def _compiled(source: str, name: str) -> list[Any]:
     import yaml
 
-    from mlmesh.compiling import CompileError, compile_file
+    from mlmesh.compiling import CompileError, compile_file, compile_module
 
-    if not Path(source).is_file():
+    is_file = source.endswith(".py")
+    if is_file and not Path(source).is_file():
         raise DocumentError(f"cannot read {source}: no such file")
     try:
-        return list(yaml.load_all(compile_file(Path(source), name), Loader=yaml.CSafeLoader))
+        text = compile_file(Path(source), name) if is_file else compile_module(source, name)
+        return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     except CompileError as error:
         raise DocumentError(str(error)) from error
 
@@ -66,29 +84,75 @@ def ir_of(pipeline: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def parse_parameters(pipeline: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
-    """Reads `name=value` pairs as the pipeline's inputs have them.
+def read_parameters(source: str) -> dict[str, Any]:
+    """Reads parameters from a file: a mapping of names to values, as YAML or JSON.
 
     Raises:
-        DocumentError: There is no such input, or the value is not of its type.
+        DocumentError: It cannot be read, or is something else.
+    """
+    documents = read_documents(source)
+    if len(documents) != 1:
+        raise DocumentError(f"{title(source)}: expected one mapping of names to values")
+    return dict(documents[0])
+
+
+def parse_parameters(
+    pipeline: dict[str, Any], given: Iterable[str], values_given: Mapping[str, Any] | None = None, *, whole: bool = True
+) -> dict[str, Any]:
+    """Reads parameters as the pipeline's inputs have them.
+
+    Args:
+        pipeline: What `load_pipeline` gave.
+        given: `name=value` pairs; they go before `values_given`.
+        values_given: Values by name, of a file.
+        whole: Whether inputs without a default must be given.
+
+    Raises:
+        DocumentError: There is no such input, a value is not of its type, or one is missing.
     """
     inputs = ir_of(pipeline).get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     values: dict[str, Any] = {}
+    for name, value in (values_given or {}).items():
+        if name not in inputs:
+            raise DocumentError(_no_such(name, inputs))
+        values[name] = _checked(name, value, str(inputs[name].get("parameterType", "")))
     for pair in given:
         name, sign, text = pair.partition("=")
         if not sign:
             raise DocumentError(f"--param {pair}: expected NAME=VALUE")
         if name not in inputs:
-            raise DocumentError(f"there is no parameter {name!r}; there are: {', '.join(sorted(inputs)) or 'none'}")
+            raise DocumentError(_no_such(name, inputs))
         values[name] = _value(name, text, str(inputs[name].get("parameterType", "")))
     missing = [
         name
         for name, one in inputs.items()
         if name not in values and "defaultValue" not in one and not one.get("isOptional")
     ]
-    if missing:
+    if missing and whole:
         raise DocumentError(f"a value is missing: {' '.join(f'--param {name}=...' for name in sorted(missing))}")
     return values
+
+
+def _no_such(name: str, inputs: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, inputs, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"there is no parameter {name!r}; {hint}there are: {', '.join(sorted(inputs)) or 'none'}"
+
+
+def _checked(name: str, value: Any, kind: str) -> Any:
+    """Checks a value that has a type of its own, since it came as JSON or YAML."""
+    kinds: dict[str, tuple[tuple[type, ...], str]] = {
+        "STRING": ((str,), "text"),
+        "NUMBER_INTEGER": ((int,), "a whole number"),
+        "NUMBER_DOUBLE": ((int, float), "a number"),
+        "BOOLEAN": ((bool,), "true or false"),
+        "LIST": ((list,), "a list"),
+        "STRUCT": ((dict,), "a mapping"),
+    }
+    types, expected = kinds.get(kind, ((object,), "a value"))
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and kind in kinds):
+        raise DocumentError(f"parameter {name!r}: expected {expected}, got {json.dumps(value)}")
+    return value
 
 
 def _value(name: str, text: str, kind: str) -> Any:

@@ -6,16 +6,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import experiments, mesh, runs, schedules, serving
+from mlmesh.cli import cache, debugging_tasks, diff, experiments, logs, mesh, rerun, runs, schedules, serving
 from mlmesh.cli.lineage_group import group as lineage_group
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The mesh": (mesh.up, mesh.down, mesh.status, mesh.logs, mesh.doctor, mesh.render),
+    "The mesh": (mesh.up, mesh.down, mesh.status, logs.logs, mesh.doctor, mesh.render),
     "What runs on it": (
         runs.run,
         runs.runs,
         runs.retry,
         runs.terminate,
+        rerun.rerun,
+        diff.diff,
+        debugging_tasks.debug,
         experiments.tune,
         serving.deploy,
         serving.predict,
@@ -59,5 +62,6 @@ app = typer.Typer(
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(cache.group, name="cache", rich_help_panel="What runs on it")
 app.add_typer(schedules.group, name="schedules", rich_help_panel="What runs on it")
 app.add_typer(lineage_group, name="lineage", rich_help_panel="What runs on it")

@@ -20,6 +20,7 @@ _SERVICE_OF = {
     "apis": "pipeline",
     "katib": "katib",
     "metadata": "metadata",
+    "pipeline": "pipeline",
     "serving": "serving",
     "v1": "serving",
     "v2": "serving",

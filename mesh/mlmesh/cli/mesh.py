@@ -1,4 +1,4 @@
-"""Commands for the mesh itself: up, down, status, logs, doctor, render."""
+"""Commands for the mesh itself: up, down, status, doctor, render."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -169,35 +169,6 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
         f"[bold]{human_bytes(found.memory_bytes)}[/] ({found.memory_kind})"
     )
     raise typer.Exit(0 if well else 1)
-
-
-def logs(
-    service: Annotated[
-        str, typer.Argument(help="A service, ingress, access (what was asked of the ingress) or supervisor")
-    ],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines")] = 100,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Show the log of a service."""
-    import sys
-
-    from mlmesh import logs as reader
-    from mlmesh.supervisor.layout import Layout
-
-    layout = Layout(resolve_data_dir(data_dir))
-    path = layout.log(service)
-    known = sorted(p.stem for p in layout.logs.glob("*.log"))
-    if service not in known:
-        there = f"there are: {', '.join(known)}" if known else "no mesh has run there; start one with: mlmesh up"
-        fail(f"there is no log of {service!r} in {layout.logs}; {there}", as_json=as_json)
-    for line in reader.last_lines(path, lines):
-        sys.stdout.write((line if as_json else reader.readable(line)) + "\n")
-    if follow:
-        for line in reader.follow(path):
-            sys.stdout.write((line if as_json else reader.readable(line)) + "\n")
-            sys.stdout.flush()
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:

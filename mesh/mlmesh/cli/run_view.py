@@ -1,9 +1,11 @@
 """Runs, drawn."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmesh.cli.times import local_time, seconds_between, short
+from mlmesh.task_paths import paths_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +18,10 @@ Task = dict[str, Any]
 FINAL = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 SHORT_ID = 8
 """So much of an id is shown where there are many; `mlmesh runs` takes it for the whole."""
-_STYLES = {
+_WIDE_LOOP, _WIDE_DAG = 10, 60
+"""What has more iterations, or tasks, is shown as their numbers by state, with some that failed or run now."""
+_SHOWN_FAILED, _SHOWN_RUNNING = 5, 3
+STYLES = {
     "SUCCEEDED": "green",
     "CACHED": "cyan",
     "SKIPPED": "dim",
@@ -49,8 +54,25 @@ def artifacts_of(task: Task) -> list[str]:
     return found
 
 
-def run_tree(run: Run) -> "Tree":
-    """Draws a run: its tasks, those of a nested pipeline or a loop below it."""
+def attempts_of(task: Task) -> list[int]:
+    """Gives the numbers of the attempts at a task, in order."""
+    detail = task.get("executor_detail", {})
+    jobs = [*detail.get("failed_main_jobs", []), *([detail["main_job"]] if detail.get("main_job") else [])]
+    return sorted(int(number) for job in jobs if (number := str(job).rpartition("/")[2]).isdecimal())
+
+
+def failures_of(run: Run) -> list[Task]:
+    """Gives the tasks that failed of themselves, and not because one in them or before them did."""
+    return [task for task in tasks_of(run) if state_of(task) == "FAILED" and attempts_of(task)]
+
+
+def run_tree(run: Run, *, fold: bool = True) -> "Tree":
+    """Draws a run: its tasks, those of a nested pipeline or a loop below it.
+
+    Args:
+        run: As RunService gives it.
+        fold: Show of wide loops and pipelines only how many there are of each state, and some that failed or run now.
+    """
     from rich.text import Text
     from rich.tree import Tree
 
@@ -60,18 +82,46 @@ def run_tree(run: Run) -> "Tree":
         Text.assemble(
             (str(run.get("display_name", "")), "bold"),
             "  ",
-            (state, _STYLES.get(state, "")),
+            (state, STYLES.get(state, "")),
             f"  {took}",
             (f"  {run.get('run_id', '')}", "dim"),
         )
     )
-    branches: dict[str, Tree] = {}
     tasks = tasks_of(run)
-    width = max((len(str(task.get("display_name", ""))) for task in tasks), default=0)
+    children: dict[str, list[Task]] = {}
     for task in tasks:
-        parent = branches.get(str(task.get("parent_task_id", "")), root)
-        branches[str(task.get("task_id"))] = parent.add(_label(task, width))
+        children.setdefault(str(task.get("parent_task_id") or ""), []).append(task)
+    width = max((len(str(task.get("display_name", ""))) for task in tasks), default=0)
+
+    def grow(branch: "Tree", task_id: str) -> None:
+        below = children.get(task_id, [])
+        shown, more = below, 0
+        if fold and len(below) > (_WIDE_LOOP if _are_iterations(below) else _WIDE_DAG):
+            branch.add(_counts(below))
+            failed = [one for one in below if state_of(one) == "FAILED"]
+            running = [one for one in below if state_of(one) == "RUNNING"]
+            shown, more = failed[:_SHOWN_FAILED] + running[:_SHOWN_RUNNING], len(failed) - _SHOWN_FAILED
+        for one in shown:
+            grow(branch.add(_label(one, width)), str(one.get("task_id")))
+        if more > 0:
+            branch.add(Text(f"… and {more} more that failed", "red"))
+
+    grow(root, "")
     return root
+
+
+def _are_iterations(tasks: Sequence[Task]) -> bool:
+    return bool(tasks) and str(tasks[0].get("display_name", "")).endswith("[0]")
+
+
+def _counts(tasks: Sequence[Task]) -> "Text":
+    from rich.text import Text
+
+    counted = Counter(map(state_of, tasks))
+    parts: list[Any] = [f"{len(tasks)} {'iterations' if _are_iterations(tasks) else 'tasks'}: "]
+    for place, (state, count) in enumerate(sorted(counted.items())):
+        parts += ["" if place == 0 else ", ", (f"{count} {state}", STYLES.get(state, ""))]
+    return Text.assemble(*parts)
 
 
 def _label(task: Task, width: int) -> "Text":
@@ -81,11 +131,13 @@ def _label(task: Task, width: int) -> "Text":
     took = short(seconds_between(task.get("start_time"), task.get("end_time"))) if state != "PENDING" else ""
     made = "  ".join(artifacts_of(task))
     error = task.get("error", {}).get("message", "").strip().splitlines()
+    attempts = attempts_of(task)
     return Text.assemble(
         (str(task.get("display_name", "")).ljust(width), "bold"),
         "  ",
-        (f"{state:<9}", _STYLES.get(state, "")),
+        (f"{state:<9}", STYLES.get(state, "")),
         f"  {took:>8}",
+        (f"  attempt {attempts[-1]}", "magenta") if attempts and attempts[-1] > 1 else "",
         (f"  → {made}", "dim") if made else "",
         (f"  {error[0]}", "red" if state == "FAILED" else "dim") if error else "",
     )
@@ -93,10 +145,13 @@ def _label(task: Task, width: int) -> "Text":
 
 def run_lines(run: Run) -> Iterator[str]:
     """Says what is true of a run, a line for each task."""
-    for task in tasks_of(run):
-        state = state_of(task)
+    tasks = tasks_of(run)
+    paths = paths_of(tasks)
+    for task in tasks:
+        state, attempts = state_of(task), attempts_of(task)
         if state != "PENDING":
-            yield f"{task.get('display_name')} {state}"
+            again = f" (attempt {attempts[-1]})" if attempts and attempts[-1] > 1 else ""
+            yield f"{paths[str(task.get('task_id'))]} {state}{again}"
     if state_of(run) in FINAL:
         yield f"run {run.get('run_id')} {state_of(run)}"
 
@@ -112,7 +167,7 @@ def run_table(runs: Sequence[Run]) -> "Table":
         table.add_row(
             str(run.get("run_id"))[:SHORT_ID],
             str(run.get("display_name", "")),
-            Text(state, _STYLES.get(state, "")),
+            Text(state, STYLES.get(state, "")),
             local_time(run.get("created_at")),
             short(seconds_between(run.get("created_at"), run.get("finished_at"))),
         )

@@ -109,7 +109,10 @@ class PipelineVersion:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a pipeline. `pipeline_id` is empty where the specification came with the request."""
+    """One execution of a pipeline. `pipeline_id` is empty where the specification came with the request.
+
+    `rerun_of` is the run whose outputs it has taken over; what it has not, it runs anew, whatever the cache has.
+    """
 
     run_id: str
     namespace: str
@@ -134,6 +137,7 @@ class Run:
     run_context_id: int = 0
     recurring_run_id: str = ""
     scheduled_at: int = 0
+    rerun_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,9 @@ class RecurringRun:
     problem: Problem | None = None
 
 
+NO_CONTENT = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A file or folder that a task wrote or an importer found.
@@ -182,6 +189,7 @@ class Artifact:
         metadata: What the task logged.
         digest: SHA-256 of the content; empty where it is not on this machine.
         metadata_id: Id in the metadata store; 0 until it is known.
+        etag: What the object store calls this content (of a folder: its record); `NO_CONTENT`: the task wrote nothing.
     """
 
     artifact_id: str
@@ -192,6 +200,7 @@ class Artifact:
     metadata: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     metadata_id: int = 0
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +238,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task: a process."""
+    """One attempt at a task: a process, or a pod."""
 
     attempt_id: str
     task_id: str
@@ -243,6 +252,7 @@ class Attempt:
     finished_at: int = 0
     exit_code: int | None = None
     message: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)

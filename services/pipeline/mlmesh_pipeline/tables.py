@@ -102,6 +102,7 @@ runs = Table(
     Column("run_context_id", BigInteger, nullable=False, server_default="0"),
     Column("recurring_run_id", _Id, nullable=False, server_default=""),
     _time("scheduled_at"),
+    Column("rerun_of", _Id, nullable=False, server_default=""),
     Index("ix_runs_recurring", "recurring_run_id", "state"),
     Index("ix_runs_created", "namespace", "created_at", "run_id"),
     Index("ix_runs_experiment", "experiment_id", "created_at", "run_id"),
@@ -185,6 +186,7 @@ attempts = Table(
     _time("finished_at"),
     Column("exit_code", Integer, nullable=True),
     Column("message", _Long, nullable=False),
+    Column("pod", _Name, nullable=False, server_default=""),
     UniqueConstraint("task_id", "number", name="uq_attempt_number"),
     Index("ix_attempts_run", "run_id", "state"),
 )
@@ -237,3 +239,7 @@ outbox = Table(
 """What the metadata store has yet to be told: a run (`task_id` empty) or a task whose state has changed."""
 
 leases = lease_table(metadata)
+
+for _table in metadata.tables.values():
+    # All characters, and names that differ in case alone differ, as in the other databases. MariaDB reads these, too.
+    _table.dialect_kwargs.update(mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")

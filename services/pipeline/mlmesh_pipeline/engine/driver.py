@@ -6,10 +6,7 @@ tree; what has ended already is read back and not done again, which is all that 
 
 import asyncio
 import contextlib
-import datetime
-import json
 import logging
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -19,32 +16,43 @@ from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import Process, sweep
+from mlmesh_kit.files import remove_tree
+from mlmesh_kit.launch import Process, mark_of, sweep
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.cluster_files import NotThere, variables
-from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import (
     NOT_RUN,
     NoValue,
     Outcome,
-    collect,
-    dag_outputs,
     name_beside,
     problem_of_input,
     resolve_inputs,
 )
 from mlmesh_pipeline.engine.paths import RunPaths, file_path, uri_of
+from mlmesh_pipeline.engine.steps import (
+    blocked_words,
+    condition_holds,
+    context_of,
+    importer_metadata,
+    importer_uri,
+    join,
+    loop_items,
+    outcome_of_dag,
+    outcome_of_loop,
+    text_of,
+    with_item,
+)
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.check import upstream_of
 from mlmesh_pipeline.ir.cluster_names import Source
-from mlmesh_pipeline.ir.condition import Condition, ConditionError
+from mlmesh_pipeline.ir.container_resources import BadResources, resources_of
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve, resolve_all
+from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.proto import TriggerStrategy
 from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import to_python, whole
 from mlmesh_pipeline.resources import (
     Artifact,
     Attempt,
@@ -65,6 +73,7 @@ T = TypeVar("T")
 
 _ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY, _INVALID = 10, 13, 1, 2, 9, 3  # google.rpc.Code
 _MAX_INTERRUPTIONS = 10
+_SUSPICIOUS_INTERRUPTIONS = 3  # it may be its own doing
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 
 
@@ -95,7 +104,7 @@ class Driver:
         fence: The lease.
         stores: The database.
         worker: Runs attempts.
-        slots: Bounds the attempts at a time, over all runs.
+        capacity: What attempts take of the machine, over all runs.
         database: Executor for what blocks.
         settings: Of the service.
     """
@@ -107,7 +116,7 @@ class Driver:
         stores: Stores,
         *,
         worker: Worker,
-        slots: asyncio.Semaphore,
+        capacity: Capacity,
         database: Executor,
         settings: Settings,
     ) -> None:
@@ -115,7 +124,7 @@ class Driver:
         self._fence = fence
         self._stores = stores
         self._worker = worker
-        self._slots = slots
+        self._capacity = capacity
         self._database = database
         self._settings = settings
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
@@ -161,8 +170,10 @@ class Driver:
                 raise
             logger.exception("run %s could not be driven", self.run.run_id)
             problem = Problem(_INTERNAL, "internal error of the pipeline service; see its log")
+            await self._close(RuntimeState.CANCELED, problem)
             await self._end(RuntimeState.FAILED, problem)
             return
+        await self._close(RuntimeState.SKIPPED, Problem(0, "not run: its loop has fewer items than before the retry"))
         await self._end(RuntimeState.SUCCEEDED if outcome.succeeded else outcome.state, outcome.problem)
 
     async def _begin(self) -> None:
@@ -182,9 +193,8 @@ class Driver:
 
     def _clear(self, attempt: Attempt) -> None:
         """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
-        if attempt.pid:
-            sweep(attempt.pid, attempt.pid_started)
-        shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
+        sweep(attempt.pid, attempt.pid_started, _mark(attempt.task_id, attempt.number))
+        remove_tree(self._paths.attempt(attempt.task_id, attempt.number))
 
     async def _stop_walking(self) -> None:
         if self._walk is not None:
@@ -194,14 +204,18 @@ class Driver:
 
     async def _end_canceled(self) -> None:
         problem = Problem(_CANCELLED, "the run was terminated")
+        await self._close(RuntimeState.CANCELED, problem)
+        await self._end(RuntimeState.CANCELED, problem)
+
+    async def _close(self, state: RuntimeState, problem: Problem) -> None:
+        """Gives a final state to the tasks that have none."""
         for task in list(self._known.values()):
             if not task.state.is_final:
-                await self._save(replace(task, state=RuntimeState.CANCELED, problem=problem, finished_at=now()))
-        await self._end(RuntimeState.CANCELED, problem)
+                await self._save(replace(task, state=state, problem=problem, finished_at=now()))
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
         if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it
-            await asyncio.to_thread(shutil.rmtree, self._paths.workspace, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, self._paths.workspace)
         await self._set_state(state, problem)
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
@@ -228,20 +242,16 @@ class Driver:
                 upstream = {other: running[other] for other in waits_for[name]}
                 running[name] = group.create_task(self._after(scope, name, tasks[name], upstream))
         outcomes = {name: task.result() for name, task in running.items()}
-        failed = [name for name in order if outcomes[name].state == RuntimeState.FAILED]
-        outputs = dag_outputs(scope.component, outcomes)
-        if failed:
-            return Outcome(RuntimeState.FAILED, outputs, _problem_of(scope, failed, outcomes))
-        return Outcome(RuntimeState.SUCCEEDED, outputs)
+        return outcome_of_dag(scope.component, outcomes)
 
     async def _after(self, scope: Scope, name: str, spec: Any, running: Mapping[str, asyncio.Task[Outcome]]) -> Outcome:
-        task = self._known[_join(scope.path, name)]
+        task = self._known[join(scope.path, name)]
         if task.state.is_final:
             return _outcome_of(task)
         upstream = {other: await outcome for other, outcome in running.items()}
         blocked = [other for other, outcome in upstream.items() if not outcome.succeeded]
         if blocked and spec.trigger_policy.strategy != _COMPLETED:
-            return await self._skip(task, f"not run: {_waits(blocked, upstream)}")
+            return await self._skip(task, f"not run: {blocked_words(blocked, upstream)}")
         assert self._document is not None
         component = self._document.component(spec.component_ref.name)
         try:
@@ -253,7 +263,7 @@ class Driver:
                 context=self._context(task),
                 run_parameters=self.run.parameters,
             )
-            holds = _holds(spec, inputs)
+            holds = condition_holds(spec, inputs)
         except NoValue as error:
             return await self._fail(task, problem_of_input(error))
         if not holds:
@@ -280,7 +290,7 @@ class Driver:
     async def _loop(self, task: Task, spec: Any, component: Any, inputs: Values) -> Outcome:
         iterator = getattr(spec, spec.WhichOneof("iterator"))
         try:
-            items = self._items(spec, iterator, inputs, task)
+            items = loop_items(spec, inputs, self._context(task), self._settings.max_loop_items)
         except NoValue as error:
             return await self._fail(task, problem_of_input(error))
         task = await self._started(task, inputs)
@@ -304,52 +314,19 @@ class Driver:
             if child.state.is_final:
                 return _outcome_of(child)
             async with limit:
-                return await self._execute(child, spec, component, _with_item(inputs, iterator.item_input, item))
+                return await self._execute(child, spec, component, with_item(inputs, iterator.item_input, item))
 
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(iteration(number, item)) for number, item in enumerate(items)]
         outcomes = [one.result() for one in running]
-        failed = [number for number, outcome in enumerate(outcomes) if outcome.state == RuntimeState.FAILED]
-        outputs = collect(component, outcomes)
-        if failed:
-            first = outcomes[failed[0]].problem
-            words = f"iteration {failed[0]} failed: {first.message if first else ''}"
-            return await self._finish(task, Outcome(RuntimeState.FAILED, outputs, Problem(_ABORTED, words)))
-        return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, outputs))
-
-    def _items(self, spec: Any, iterator: Any, inputs: Values, task: Task) -> list[Any]:
-        items: Any
-        if spec.WhichOneof("iterator") == "artifact_iterator":
-            items = inputs.artifacts.get(iterator.items.input_artifact, [])
-        elif iterator.items.WhichOneof("kind") == "raw":
-            try:
-                text = resolve(iterator.items.raw, inputs.parameters, self._context(task))
-                items = json.loads(text) if isinstance(text, str) else text
-            except (UnknownPlaceholder, ValueError) as error:
-                raise NoValue(f"the items of the loop: {error}") from error
-        else:
-            items = inputs.parameters.get(iterator.items.input_parameter)
-            if isinstance(items, str):
-                with contextlib.suppress(ValueError):
-                    items = json.loads(items)
-        if not isinstance(items, list):
-            raise NoValue("the items of the loop are not a list")
-        if len(items) > self._settings.max_loop_items:
-            raise NoValue(f"the loop has {len(items)} items, at most {self._settings.max_loop_items} are allowed")
-        return items
+        return await self._finish(task, outcome_of_loop(component, outcomes))
 
     # -- leaves --------------------------------------------------------------------------------------------------
 
     async def _import(self, task: Task, component: Any, importer: Any, inputs: Values) -> Outcome:
         task = await self._started(task, inputs)
-        source = importer.artifact_uri
-        which = source.WhichOneof("value")
-        uri = inputs.parameters.get("uri")
-        if uri is None and which == "constant":
-            uri = to_python(source.constant)
-        elif uri is None and which == "runtime_parameter":
-            uri = inputs.parameters.get(source.runtime_parameter)
-        if not isinstance(uri, str) or not uri:
+        uri = importer_uri(importer, inputs)
+        if not uri:
             return await self._fail(task, Problem(3, "the importer has no URI"))
         uri = uri_of(uri)
         path = file_path(uri)
@@ -359,10 +336,11 @@ class Driver:
             return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
         context = self._context(task)
         try:
-            metadata = resolve_all(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
-        except UnknownPlaceholder as error:
-            return await self._fail(task, Problem(_INVALID, f"metadata: {error}"))
+            metadata = importer_metadata(importer, inputs, context)
+        except NoValue as error:
+            return await self._fail(task, problem_of_input(error))
         name, spec = next(iter(component.output_definitions.artifacts.items()))
+        digest, etag = await self._worker.staging.identify(uri)
         artifact = Artifact(
             artifact_id=str(uuid.uuid4()),
             name=name,
@@ -370,7 +348,8 @@ class Driver:
             version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
             uri=uri,
             metadata=metadata,
-            digest=await asyncio.to_thread(digest_of, uri),
+            digest=digest,
+            etag=etag,
         )
         return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, Values({}, {name: [artifact]})))
 
@@ -378,16 +357,20 @@ class Driver:
         mark = fingerprint(self.run, component, container, inputs, spec.caching_options.cache_key)
         task = await self._started(replace(task, fingerprint=mark), inputs)
         cached = spec.caching_options.enable_cache
-        if cached:
+        if cached and not self.run.rerun_of:
             found = await self._db(self._stores.cache.find, mark, self.run.namespace)
-            if found is not None and await asyncio.to_thread(_is_there, found[1]):
+            if found is not None and await self._worker.staging.is_there(found[1]):
                 task = replace(task, cached_from=found[0])
                 return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
         context = self._context(task)
         try:
             environment = self._environment(task, component.executor_label, container, inputs, context)
+            resources = resources_of(container.resources, inputs.parameters, context)
+            need = self._capacity.need(resources)
         except (UnknownPlaceholder, NotThere) as error:
             return await self._fail(task, Problem(_NOT_READY, str(error)))
+        except BadResources as error:
+            return await self._fail(task, Problem(_NOT_READY, f"container.resources: {error}"))
         policy = spec.retry_policy
         delay, longest = (
             policy.backoff_duration.ToNanoseconds() / 1e9,
@@ -409,12 +392,16 @@ class Driver:
                 log_path=self._paths.log(task.task_id, number),
                 output_uri=self._paths.outputs(task),
                 timeout_seconds=self._timeout(component.executor_label),
+                resources=resources,
+                mark=_mark(task.task_id, number),
+                number=number,
+                alone=interruptions >= _SUSPICIOUS_INTERRUPTIONS,
             )
             attempt = Attempt(
                 str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner
             )
             try:
-                async with self._slots:
+                async with self._capacity.taken(need):
                     outputs, attempt = await self._attempt(task, attempt, work)
             except Interrupted as error:
                 interruptions += 1
@@ -475,8 +462,7 @@ class Driver:
         names = self._names[task.path.rpartition("[")[0] if task.iteration >= 0 else task.path]
         found = variables(config, self._settings.root, self.run.namespace, names)
         for variable in container.env:
-            value = resolve(variable.value, inputs.parameters, context)
-            found[variable.name] = value if isinstance(value, str) else json.dumps(whole(value))
+            found[variable.name] = text_of(resolve(variable.value, inputs.parameters, context))
         return found
 
     def _timeout(self, label: str) -> float:
@@ -500,7 +486,7 @@ class Driver:
             kind = TaskKind.CONTAINER
         upstream = tuple(sorted(upstream_of(spec)))
         return self._make(
-            _join(scope.path, name),
+            join(scope.path, name),
             name,
             kind,
             parent_id=scope.task_id,
@@ -554,22 +540,16 @@ class Driver:
         return await self._finish(task, Outcome(RuntimeState.FAILED, problem=problem))
 
     def _context(self, task: Task) -> dict[str, str]:
-        created = datetime.datetime.fromtimestamp(self.run.created_at / 1e6, datetime.UTC).isoformat()
-        return {
-            "pipeline_job_name": self.run.display_name,
-            "pipeline_job_uuid": self.run.run_id,
-            "pipeline_job_resource_name": f"{self.run.pipeline_name}-{self.run.run_id}",
-            "pipeline_job_create_time_utc": created,
-            "pipeline_job_schedule_time_utc": created,
-            "pipeline_task_name": task.name,
-            "pipeline_task_uuid": task.task_id,
-            "pipeline_root": self._paths.root_uri,
-            **({"workspace_path": str(self._paths.workspace)} if self._has_workspace else {}),
-        }
+        workspace = str(self._paths.workspace) if self._has_workspace else ""
+        return context_of(self.run, task.name, task.task_id, self._paths.root_uri, workspace)
 
     async def _db(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._database, partial(function, *arguments))
+
+
+def _mark(task_id: str, number: int) -> str:
+    return mark_of(f"{task_id}/{number}")
 
 
 def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
@@ -578,54 +558,6 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
     return isinstance(error, kind)
 
 
-def to_python_struct(struct: Any) -> dict[str, Any]:
-    """Gives a `google.protobuf.Struct` as Python."""
-    return {name: to_python(value) for name, value in struct.fields.items()}
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
 def _outcome_of(task: Task) -> Outcome:
     has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
     return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
-
-
-def _holds(spec: Any, inputs: Values) -> bool:
-    if not spec.trigger_policy.condition:
-        return True
-    try:
-        return Condition(spec.trigger_policy.condition).holds(inputs.parameters)
-    except ConditionError as error:
-        raise NoValue(f"the condition {spec.trigger_policy.condition}: {error}") from error
-
-
-def _with_item(inputs: Values, name: str, item: Any) -> Values:
-    if isinstance(item, Artifact):
-        return replace(inputs, artifacts={**inputs.artifacts, name: [item]})
-    return replace(inputs, parameters={**inputs.parameters, name: item})
-
-
-def _is_there(values: Values) -> bool:
-    """Tells whether the files of cached artifacts are still there and as they were."""
-    for items in values.artifacts.values():
-        for artifact in items:
-            if artifact.digest and digest_of(artifact.uri) != artifact.digest:
-                return False
-    return True
-
-
-def _waits(blocked: list[str], upstream: Mapping[str, Outcome]) -> str:
-    return ", ".join(f"{name} {'failed' if upstream[name].problem else 'was not run'}" for name in blocked)
-
-
-def _problem_of(scope: Scope, failed: list[str], outcomes: Mapping[str, Outcome]) -> Problem:
-    """Says which tasks failed and why, innermost words last."""
-    words = []
-    for name in failed[:5]:
-        problem = outcomes[name].problem
-        words.append(f"task {name!r} failed: {problem.message if problem else 'unknown'}")
-    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-    first = outcomes[failed[0]].problem
-    return Problem(first.code if first else _UNKNOWN, "; ".join(words) + more)

@@ -3,15 +3,14 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlmesh_pipeline.engine.paths import file_path, local_form, uri_of
+from mlmesh_pipeline.engine.trees import tree_digest, walk
 from mlmesh_pipeline.ir.proto import ParameterType
 from mlmesh_pipeline.ir.values import WrongType, coerce, parameter_type, whole
 from mlmesh_pipeline.resources import Artifact, Values
@@ -89,13 +88,14 @@ def declared_artifacts(component: Any, output_uri: str) -> dict[str, Artifact]:
     }
 
 
-def read_output(component: Any, given: dict[str, Any], scratch: Path) -> Values:
+def read_output(component: Any, given: dict[str, Any], scratch: Path, digest: Callable[[str], str]) -> Values:
     """Reads what a task gave; hashes its artifacts, and keeps those that it left in its scratch folder.
 
     Args:
         component: Its ComponentSpec.
         given: Its ExecutorInput.
         scratch: Its scratch folder, which goes with the attempt.
+        digest: Gives the digest of what is at a URI.
 
     Raises:
         BadOutput: It is not JSON, or a value is not of its declared type.
@@ -120,7 +120,7 @@ def read_output(component: Any, given: dict[str, Any], scratch: Path) -> Values:
     for name, place in given["outputs"]["artifacts"].items():
         declared = place["artifacts"][0]
         written = _mapping(reported, name).get("artifacts") or [declared]
-        artifacts[name] = [_artifact(declared, item, name, scratch) for item in written]
+        artifacts[name] = [_artifact(declared, item, name, scratch, digest) for item in written]
     return Values(parameters, artifacts)
 
 
@@ -131,14 +131,7 @@ def digest_of(uri: str) -> str:
         return ""
     if path.is_file():
         return _file_digest(path)
-    whole_tree = hashlib.sha256()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = Path(folder) / name
-            if stat.S_ISREG(file.lstat().st_mode):
-                whole_tree.update(f"{file.relative_to(path)}\0{_file_digest(file)}\0".encode())
-    return whole_tree.hexdigest()
+    return tree_digest((name, _file_digest(file)) for file, name in walk(path))
 
 
 def _file_digest(path: Path) -> str:
@@ -155,16 +148,22 @@ def _runtime_artifact(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _artifact(declared: dict[str, Any], written: Any, name: str, scratch: Path) -> Artifact:
+def _artifact(
+    declared: dict[str, Any], written: Any, name: str, scratch: Path, digest: Callable[[str], str]
+) -> Artifact:
     if not isinstance(written, dict):
         raise BadOutput(f"output artifact {name!r} is not an object")
-    uri = uri_of(str(written.get("uri") or declared["uri"]))
+    try:
+        uri = uri_of(str(written.get("uri") or declared["uri"]))
+    except UnicodeEncodeError as error:
+        raise BadOutput(f"the URI of output artifact {name!r} is not UTF-8") from error
     metadata = written.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadOutput(f"metadata of output artifact {name!r} is not an object")
     elsewhere = written.get("custom_path")
     target = file_path(uri)
-    if target is not None and target.resolve().is_relative_to(scratch.resolve()):
+    place = file_path(uri_of(declared["uri"]))
+    if target is not None and place is not None and _is_in(target, scratch) and not _is_in(place, scratch):
         elsewhere, uri = elsewhere or str(target), uri_of(declared["uri"])
         target = file_path(uri)
     if elsewhere and target is not None and Path(elsewhere).exists():
@@ -181,8 +180,12 @@ def _artifact(declared: dict[str, Any], written: Any, name: str, scratch: Path) 
         version=kind["schemaVersion"],
         uri=uri,
         metadata=whole(metadata),
-        digest=digest_of(uri),
+        digest=digest(uri),
     )
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from mlmesh_pipeline.resources import Run, Values
+from mlmesh_pipeline.resources import NO_CONTENT, Artifact, Run, Values
 
 
 def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_key: str) -> str:
@@ -22,6 +22,12 @@ def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_
         inputs: Values of its inputs.
         cache_key: The user's own key; where there is one, it stands for all but pipeline and outputs.
     """
+    content = fingerprint_content(run, component, container, inputs, cache_key)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_content(run: Run, component: Any, container: Any, inputs: Values, cache_key: str) -> dict[str, Any]:
+    """Gives what the fingerprint of a task is made of, JSON-ready; arguments as `fingerprint`."""
     outputs = component.output_definitions
     content: dict[str, Any] = {
         "namespace": run.namespace,
@@ -39,8 +45,14 @@ def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_
                 if name in component.input_definitions.parameters
             },
             "artifacts": {
-                name: [[item.kind, item.digest or item.uri, item.metadata] for item in items]
+                name: [[item.kind, _content_of(item), item.metadata] for item in items]
                 for name, items in inputs.artifacts.items()
             },
         }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content
+
+
+def _content_of(artifact: Artifact) -> str:
+    if artifact.etag == NO_CONTENT:
+        return NO_CONTENT
+    return artifact.digest or f"{artifact.uri} {artifact.etag}".rstrip()

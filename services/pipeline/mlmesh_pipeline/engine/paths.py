@@ -1,9 +1,10 @@
 """Where the files of runs are."""
 
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.resources import Run, Task
 
@@ -71,8 +72,9 @@ class RunPaths:
         return self._work / task_id / f"{number}.log"
 
     def clean_outputs(self, task: Task) -> None:
-        """Makes the folder of a task's outputs, empty."""
+        """Makes the folder of a task's outputs, empty, where it is on this machine."""
         path = file_path(self.outputs(task))
-        assert path is not None
-        shutil.rmtree(path, ignore_errors=True)
+        if path is None:
+            return
+        remove_tree(path)
         path.mkdir(parents=True, mode=0o700)

@@ -15,6 +15,8 @@ from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to
 
 MAX_TASKS = 10_000
 MAX_NESTING = 50
+MAX_PATH = 2000
+_INDEX_CHARACTERS = 8  # "[12345]/"
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}$")
 _KEY = re.compile(r"""\[(?:"([^"]*)"|'([^']*)'|(\d{1,9}))\]""")
 _SELECTOR = re.compile(r"""parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d{1,9})\])+)""")
@@ -296,14 +298,14 @@ def _output_faults(document: PipelineDocument, component: Any, path: str) -> Ite
 
 
 def _check_extent(document: PipelineDocument) -> None:
-    """Counts the tasks that the DAGs unfold to, without unfolding them."""
-    known: dict[str, tuple[int, int]] = {}
+    """Counts the tasks that the DAGs unfold to, and measures their paths, without unfolding them."""
+    known: dict[str, tuple[int, int, int]] = {}
 
-    def extent(component: Any, name: str, above: tuple[str, ...]) -> tuple[int, int]:
+    def extent(component: Any, name: str, above: tuple[str, ...]) -> tuple[int, int, int]:
         if len(above) > MAX_NESTING:
             raise InvalidArgument(f"DAGs are nested deeper than {MAX_NESTING}", field=f"{FIELD}.components")
-        total, depth = 0, 0
-        for task in component.dag.tasks.values():
+        total, depth, length = 0, 0, 0
+        for own, task in component.dag.tasks.items():
             child = task.component_ref.name
             if child in above:
                 raise InvalidArgument(f"{child!r} contains itself", field=f"{FIELD}.components[{name!r}].dag")
@@ -311,11 +313,15 @@ def _check_extent(document: PipelineDocument) -> None:
                 known[child] = extent(document.component(child), child, (*above, child))
             total += 1 + known[child][0]
             depth = max(depth, 1 + known[child][1])
+            length = max(length, len(own) + _INDEX_CHARACTERS + known[child][2])
         if total > MAX_TASKS:
             raise InvalidArgument(f"unfolds to more than {MAX_TASKS} tasks", field=f"{FIELD}.root.dag")
         if depth > MAX_NESTING:
             raise InvalidArgument(f"DAGs are nested deeper than {MAX_NESTING}", field=f"{FIELD}.components")
-        return total, depth
+        if length > MAX_PATH:
+            message = f"the names of nested tasks are longer than {MAX_PATH} characters in all"
+            raise InvalidArgument(message, field=f"{FIELD}.components")
+        return total, depth, length
 
     extent(document.spec.root, "root", ())
 

@@ -30,7 +30,7 @@ class Source:
 
 
 _SECONDS = re.compile(r"\d{1,10}(\.\d{1,9})?")
-_KINDS = (
+KINDS = (
     ("secretAsEnv", "secretName", "secretNameParameter", "secretKey", "secret"),
     ("configMapAsEnv", "configMapName", "configMapNameParameter", "configMapKey", "config map"),
 )
@@ -38,7 +38,7 @@ _KINDS = (
 
 def sources(config: Mapping[str, Any]) -> Iterator[Source]:
     """Gives what an executor's platform configuration takes from secrets and config maps."""
-    for field, name_field, parameter_field, key_field, kind in _KINDS:
+    for field, name_field, parameter_field, key_field, kind in KINDS:
         for entry in _mappings(config.get(field)):
             name, parameter, output = _named(entry, name_field, parameter_field)
             for pair in _mappings(entry.get("keyToEnv")):
@@ -50,7 +50,7 @@ def sources(config: Mapping[str, Any]) -> Iterator[Source]:
 
 def volumes(config: Mapping[str, Any]) -> Iterator[Source]:
     """Gives the secrets and config maps that an executor's platform configuration mounts as volumes; without keys."""
-    for field, name_field, parameter_field, _, kind in _KINDS:
+    for field, name_field, parameter_field, _, kind in KINDS:
         for entry in _mappings(config.get(field.replace("AsEnv", "AsVolume"))):
             name, parameter, output = _named(entry, name_field, parameter_field)
             yield Source(kind, name, parameter, output, "", "", bool(entry.get("optional")))
@@ -66,7 +66,7 @@ def unsupported(config: Mapping[str, Any]) -> str:
 
 def faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Gives what is wrong in an executor's platform configuration: the field, and what was expected."""
-    for field in [name for kind in _KINDS for name in (kind[0], kind[0].replace("AsEnv", "AsVolume"))]:
+    for field in [name for kind in KINDS for name in (kind[0], kind[0].replace("AsEnv", "AsVolume"))]:
         given = config.get(field, [])
         if not isinstance(given, list) or not all(isinstance(entry, Mapping) for entry in given):
             yield field, "must be a list of mappings"

@@ -207,6 +207,8 @@ def _of_artifact(artifact: dict[str, Any], part: str, key: str | None) -> str:
     if not part:
         return json.dumps(artifact)
     if not part.startswith(".metadata"):
-        return str(artifact["uri" if part in {".path", ".uri"} else "name"])
+        if part == ".path":  # in a container it is not the URI
+            return str(artifact.get("path", artifact["uri"]))
+        return str(artifact["uri" if part == ".uri" else "name"])
     value = artifact["metadata"].get(key) if key else artifact["metadata"]
     return value if isinstance(value, str) else json.dumps(value)

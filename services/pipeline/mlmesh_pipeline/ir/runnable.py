@@ -7,6 +7,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.ir.check import components_used
 from mlmesh_pipeline.ir.cluster_names import faults, problem_of_variable, unsupported, volumes
 from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command, programs_of
+from mlmesh_pipeline.ir.container_resources import Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.lightweight import LightweightComponent, NotLightweight, recognise
 from mlmesh_pipeline.ir.placeholders import names_in
@@ -25,21 +26,22 @@ _KNOWN_PLATFORM = _HARMLESS_PLATFORM | {"activeDeadlineSeconds", "secretAsEnv", 
 _VOLUMES = {"secretAsVolume", "configMapAsVolume"}
 
 
-def check_runnable(document: PipelineDocument, allowed: AllowedCommands) -> None:
+def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine: Machine) -> None:
     """Checks that every executor is one that runs here.
 
     Args:
         document: The pipeline.
         allowed: What container components may start.
+        machine: What they may ask for.
 
     Raises:
-        InvalidArgument: A placeholder is none.
+        InvalidArgument: A placeholder is none, or an amount of CPUs or memory.
         FailedPrecondition: One does not run here; the message names it and what would run it.
     """
     for name in sorted(components_used(document)):
         component = document.component(name)
         if component.WhichOneof("implementation") == "executor_label":
-            _check_executor(document, component, allowed)
+            _check_executor(document, component, allowed, machine)
         if component.task_config_passthroughs:
             raise FailedPrecondition(
                 f"{FIELD}.components[{name!r}].taskConfigPassthroughs is for Kubernetes and cannot be used here"
@@ -105,13 +107,14 @@ def runtime_parameters(document: PipelineDocument, given: dict[str, Any]) -> dic
     return found
 
 
-def _check_executor(document: PipelineDocument, component: Any, allowed: AllowedCommands) -> None:
+def _check_executor(document: PipelineDocument, component: Any, allowed: AllowedCommands, machine: Machine) -> None:
     label = component.executor_label
     path = f"{FIELD}.deploymentSpec.executors[{label!r}]"
     executor = document.executor(label)
     kind = executor.WhichOneof("spec")
     if kind == "container":
         _check_container(component, executor.container, path, allowed)
+        check_resources(executor.container.resources, f"{path}.container.resources", machine)
     elif kind == "importer":
         _check_importer(document, executor.importer, path)
     else:

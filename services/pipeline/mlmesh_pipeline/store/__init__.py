@@ -1,6 +1,7 @@
 """The database: the only place with SQL."""
 
 from mlmesh_pipeline.store.cache import CacheStore
+from mlmesh_pipeline.store.executions import ExecutionStore
 from mlmesh_pipeline.store.experiments import ExperimentStore
 from mlmesh_pipeline.store.outbox import OutboxStore
 from mlmesh_pipeline.store.pipelines import PipelineStore
@@ -10,6 +11,7 @@ from mlmesh_pipeline.store.tasks import TaskStore
 
 __all__ = [
     "CacheStore",
+    "ExecutionStore",
     "ExperimentStore",
     "OutboxStore",
     "PipelineStore",

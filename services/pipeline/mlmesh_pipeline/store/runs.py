@@ -1,19 +1,20 @@
 """Runs in the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import FailedPrecondition, NotFound
-from sqlalchemy import Connection, Engine, Row, and_, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Row, delete, exists, insert, select, update
 
 from mlmesh_pipeline.listing import ListQuery, Page
-from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, StorageState, now
+from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, StorageState, Task, now
 from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
-from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs, tasks
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
+from mlmesh_pipeline.store.tasks import insert_tasks, reopen_tasks
+from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs
 
 _FIELDS = {
     "id": runs.c.run_id,
@@ -35,6 +36,7 @@ _FIELDS = {
     "pipeline_version_id": runs.c.version_id,
 }
 ACTIVE = [RuntimeState.PENDING.value, RuntimeState.RUNNING.value, RuntimeState.CANCELING.value]
+_ENDED_AT_ONCE = 100
 
 
 class RunStore:
@@ -47,13 +49,20 @@ class RunStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, run: Run, spec: dict[str, Any], claim: Callable[[Connection], None] | None = None) -> Run:
+    def create(
+        self,
+        run: Run,
+        spec: dict[str, Any],
+        claim: Callable[[Connection], None] | None = None,
+        reused: Sequence[Task] = (),
+    ) -> Run:
         """Adds a run, PENDING, with its specification.
 
         Args:
             run: It; its digest is not looked at.
             spec: The pipeline.
             claim: Called first in the transaction; what it raises comes through, and there is no run.
+            reused: Tasks that it begins with, parents before children.
         """
 
         def write(connection: Connection) -> str:
@@ -83,8 +92,10 @@ class RunStore:
                     plugins_input=dump(run.plugins_input),
                     recurring_run_id=run.recurring_run_id,
                     scheduled_at=run.scheduled_at or run.created_at,
+                    rerun_of=run.rerun_of,
                 )
             )
+            insert_tasks(connection, reused)
             connection.execute(
                 update(experiments)
                 .where(experiments.c.experiment_id == run.experiment_id)
@@ -106,7 +117,7 @@ class RunStore:
             row = connection.execute(select(runs).where(runs.c.run_id == run_id)).first()
         if row is None:
             raise NotFound("run", run_id)
-        return _run(row)
+        return run_of(row)
 
     def spec(self, digest: str) -> dict[str, Any]:
         """Gives a specification by its digest."""
@@ -131,11 +142,21 @@ class RunStore:
 
     def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[Run]:
         """Lists the runs of a namespace, or of one of its experiments."""
-        where = [runs.c.namespace == namespace]
+        where: dict[Column[Any], str] = {runs.c.namespace: namespace}
         if experiment_id:
-            where.append(runs.c.experiment_id == experiment_id)
+            where[runs.c.experiment_id] = experiment_id
+
         with read(self._engine) as connection:
-            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=_run)
+            return list_page(
+                connection,
+                runs,
+                _FIELDS,
+                key=runs.c.run_id,
+                where=where,
+                query=query,
+                make=run_of,
+                weigh=lambda rows: sizes_of(connection, ["" if row.version_id else row.spec_digest for row in rows]),
+            )
 
     def set_storage(self, run_id: str, state: StorageState) -> None:
         """Archives or restores a run."""
@@ -163,28 +184,25 @@ class RunStore:
 
         return run_transaction(self._engine, write)
 
-    def reopen(self, run_id: str) -> None:
-        """Makes an ended run PENDING again; what did not succeed in it is to be run anew.
+    def reopen(self, run_id: str, choose: Callable[[list[Task]], set[str]]) -> None:
+        """Makes a run that failed or was canceled PENDING again, with some of its tasks.
+
+        Args:
+            run_id: Which.
+            choose: Given its tasks, gives the ids of those that are to be run anew.
 
         Raises:
-            FailedPrecondition: It did not fail.
+            FailedPrecondition: It did not fail, or is archived.
         """
 
         def write(connection: Connection) -> None:
             state = _state(connection, run_id)
             if state not in {RuntimeState.FAILED, RuntimeState.CANCELED}:
                 raise FailedPrecondition(f"run {run_id!r} is {state}; only a failed or canceled run can be retried")
-            connection.execute(
-                update(tasks)
-                .where(
-                    tasks.c.run_id == run_id,
-                    tasks.c.state != RuntimeState.SUCCEEDED.value,
-                    and_(tasks.c.cached_from == ""),
-                )
-                .values(
-                    state=RuntimeState.PENDING.value, problem="", started_at=0, finished_at=0, outputs="", inputs=""
-                )
-            )
+            storage = connection.execute(select(runs.c.storage_state).where(runs.c.run_id == run_id)).scalar()
+            if storage == StorageState.ARCHIVED.value:
+                raise FailedPrecondition(f"run {run_id!r} is archived; unarchive it first")
+            reopen_tasks(connection, run_id, choose)
             _set_state(connection, run_id, RuntimeState.PENDING, None)
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(finished_at=0))
 
@@ -211,18 +229,15 @@ class RunStore:
         return RuntimeState(found) if found else None
 
     def unattended(self, limit: int) -> list[str]:
-        """Lists active runs that nobody holds a lease on, oldest first."""
-        key = "run/" + runs.c.run_id
-        live = exists().where(leases.c.key == key)
+        """Lists active runs that nobody holds a lease on, oldest first; those that are only to be ended do not count
+        for the limit, so that they need not wait for others to end.
+        """
+        live = exists().where(leases.c.key == "run/" + runs.c.run_id)
+        free = select(runs.c.run_id).where(~live).order_by(runs.c.created_at)
+        canceling = free.where(runs.c.state == RuntimeState.CANCELING.value).limit(_ENDED_AT_ONCE)
+        others = free.where(runs.c.state.in_(ACTIVE), runs.c.state != RuntimeState.CANCELING.value).limit(limit)
         with read(self._engine) as connection:
-            return list(
-                connection.execute(
-                    select(runs.c.run_id)
-                    .where(runs.c.state.in_(ACTIVE), ~live)
-                    .order_by(runs.c.created_at)
-                    .limit(limit)
-                ).scalars()
-            )
+            return [*connection.execute(canceling).scalars(), *connection.execute(others).scalars()]
 
     def canceling(self, run_ids: list[str]) -> set[str]:
         """Gives those of the runs that are to be canceled, or are gone."""
@@ -274,7 +289,8 @@ def _event(connection: Connection, run_id: str, state: RuntimeState, problem: Pr
     )
 
 
-def _run(row: Row[Any]) -> Run:
+def run_of(row: Row[Any]) -> Run:
+    """Gives a row as a run."""
     return Run(
         run_id=row.run_id,
         namespace=row.namespace,
@@ -299,4 +315,5 @@ def _run(row: Row[Any]) -> Run:
         run_context_id=row.run_context_id,
         recurring_run_id=row.recurring_run_id,
         scheduled_at=row.scheduled_at or row.created_at,
+        rerun_of=row.rerun_of,
     )

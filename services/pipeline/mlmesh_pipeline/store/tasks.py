@@ -1,7 +1,8 @@
 """Tasks, their attempts and their events in the database."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
@@ -22,6 +23,9 @@ from mlmesh_pipeline.store.codec import dump, dump_problem, dump_values, load, l
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.tables import artifacts, attempts, cache, events, outbox, tasks
 
+_BATCH = 500
+_NAME_CHARACTERS = 255
+
 
 class TaskStore:
     """Tasks of runs. Every write is fenced: it counts only while the lease on the run is ours.
@@ -37,7 +41,7 @@ class TaskStore:
         """Gives the tasks of a run, parents before children."""
         with read(self._engine) as connection:
             rows = connection.execute(select(tasks).where(tasks.c.run_id == run_id).order_by(tasks.c.position)).all()
-        return [_task(row) for row in rows]
+        return [task_of(row) for row in rows]
 
     def get(self, run_id: str, task_id: str) -> Task:
         """Gives a task.
@@ -49,7 +53,7 @@ class TaskStore:
             row = connection.execute(select(tasks).where(tasks.c.run_id == run_id, tasks.c.task_id == task_id)).first()
         if row is None:
             raise NotFound("task", task_id)
-        return _task(row)
+        return task_of(row)
 
     def attempts_of(self, run_id: str) -> list[Attempt]:
         """Gives the attempts at the tasks of a run, oldest first."""
@@ -205,6 +209,45 @@ class TaskStore:
         run_transaction(self._engine, write)
 
 
+def reopen_tasks(connection: Connection, run_id: str, choose: Callable[[list[Task]], set[str]]) -> None:
+    """Makes tasks of a run PENDING again, without their inputs, outputs and problems; their attempts stay.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of which run.
+        choose: Given its tasks, gives the ids of those.
+    """
+    rows = connection.execute(select(tasks).where(tasks.c.run_id == run_id).order_by(tasks.c.position)).all()
+    all_tasks = [task_of(row) for row in rows]
+    chosen = choose(all_tasks)
+    again = [
+        replace(task, state=RuntimeState.PENDING, problem=None, started_at=0, finished_at=0, cached_from="")
+        for task in all_tasks
+        if task.task_id in chosen
+    ]
+    state = {"state": RuntimeState.PENDING.value, "problem": "", "started_at": 0, "finished_at": 0, "cached_from": ""}
+    values = {**state, "inputs": "", "outputs": ""}
+    for start in range(0, len(again), _BATCH):
+        ids = [task.task_id for task in again[start : start + _BATCH]]
+        connection.execute(update(tasks).where(tasks.c.task_id.in_(ids)).values(**values))
+    if again:
+        connection.execute(insert(events), [_event(task) for task in again])
+
+
+def insert_tasks(connection: Connection, new: Sequence[Task]) -> None:
+    """Adds the tasks that a new run begins with; tells the metadata store later of those that have ended."""
+    if not new:
+        return
+    connection.execute(insert(tasks), [{**_columns(task), "position": 1 + at} for at, task in enumerate(new)])
+    connection.execute(insert(events), [_event(task) for task in new])
+    ended = [task for task in new if task.state.is_final]
+    notices = [
+        {"run_id": task.run_id, "task_id": task.task_id, "created_at": now(), "last_error": ""} for task in ended
+    ]
+    if notices:
+        connection.execute(insert(outbox), notices)
+
+
 def _save(connection: Connection, task: Task, fence: Fence) -> None:
     check_fence(connection, fence)
     before = connection.execute(select(tasks.c.state).where(tasks.c.task_id == task.task_id)).scalar()
@@ -252,8 +295,8 @@ def _columns(task: Task) -> dict[str, Any]:
         "run_id": task.run_id,
         "path": task.path,
         "path_digest": hashlib.sha256(task.path.encode()).hexdigest(),
-        "name": task.name,
-        "display_name": task.display_name,
+        "name": task.name[:_NAME_CHARACTERS],  # an iteration's may be longer; nothing refers to it
+        "display_name": task.display_name[:_NAME_CHARACTERS],
         "kind": task.kind.value,
         "parent_id": task.parent_id,
         "iteration": task.iteration,
@@ -271,7 +314,8 @@ def _columns(task: Task) -> dict[str, Any]:
     }
 
 
-def _task(row: Row[Any]) -> Task:
+def task_of(row: Row[Any]) -> Task:
+    """Gives a row as a task."""
     return Task(
         task_id=row.task_id,
         run_id=row.run_id,
@@ -309,6 +353,7 @@ def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
         "finished_at": attempt.finished_at,
         "exit_code": attempt.exit_code,
         "message": attempt.message,
+        "pod": attempt.pod,
     }
 
 
@@ -326,4 +371,5 @@ def _attempt(row: Row[Any]) -> Attempt:
         finished_at=row.finished_at,
         exit_code=row.exit_code,
         message=row.message,
+        pod=row.pod,
     )

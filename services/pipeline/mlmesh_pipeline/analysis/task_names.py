@@ -1,0 +1,81 @@
+"""How people name a task of a run: by path, by the end of its path, by display name, by id."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from mlmesh_kit.errors import InvalidArgument, NotFound
+
+from mlmesh_pipeline.ir.places import without_indices
+from mlmesh_pipeline.resources import Task
+
+_SHOWN = 20
+
+
+def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
+    """Finds the task that a name is meant for.
+
+    Args:
+        tasks: Of the run.
+        name: As the user gave it.
+        field: Of the request.
+
+    Raises:
+        InvalidArgument: No name was given, or it fits several.
+        NotFound: It fits none; the message says what there is.
+    """
+    if not name:
+        raise InvalidArgument("is required: the path, display name or id of a task", field=field)
+    for exact in ({task.task_id: task for task in tasks}, {task.path: task for task in tasks}):
+        if name in exact:
+            return exact[name]
+    found = [task for task in tasks if task.display_name == name or task.path.endswith(f"/{name}")]
+    if not found:
+        raise NotFound(message=f"the run has no task {name!r}{_there_are(name, [task.path for task in tasks])}")
+    if len(found) > 1:
+        paths = _listed([task.path for task in found])
+        raise InvalidArgument(f"{name!r} fits several tasks, give the path of one: {paths}", field=field)
+    return found[0]
+
+
+def find_paths(tasks: Sequence[Task], static: Sequence[str], name: str, field: str) -> str:
+    """Finds the path that a name is meant for; without iterations it is meant for all of them.
+
+    Args:
+        tasks: Of the earlier run.
+        static: Paths that the pipeline has, without iterations.
+        name: As the user gave it.
+        field: Of the request.
+
+    Raises:
+        InvalidArgument: No name was given, or it fits tasks in several places.
+        NotFound: It fits none.
+    """
+    if not name:
+        raise InvalidArgument("must be the path, display name or id of a task", field=field)
+    known = set(static)
+    ids = {task.task_id: task.path for task in tasks}
+    paths = {task.path for task in tasks if without_indices(task.path) in known}
+    path = ids.get(name, name)
+    if path in known or path in paths:
+        return path
+    found = {one for one in (*known, *paths) if one.endswith(f"/{name}")}
+    found |= {task.path for task in tasks if task.display_name == name and task.path in paths}
+    if not found:
+        raise NotFound(message=f"the pipeline has no task {name!r}{_there_are(name, static)}")
+    places = {without_indices(one) for one in found}
+    if len(places) > 1:
+        raise InvalidArgument(f"{name!r} fits several tasks, give the path of one: {_listed(places)}", field=field)
+    return found.pop() if len(found) == 1 else places.pop()
+
+
+def _there_are(name: str, paths: Iterable[str]) -> str:
+    known = sorted({without_indices(path) for path in paths} if "[" not in name else set(paths))
+    near = difflib.get_close_matches(name, [*known, *(path.rpartition("/")[2] for path in known)], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (there are: {_listed(known)})" if known else "; none has begun"
+
+
+def _listed(paths: Iterable[str]) -> str:
+    known = sorted(paths)
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + more
