@@ -8,6 +8,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.argo.names import is_label_value
 from mlmesh_pipeline.argo.platform import KNOWN
 from mlmesh_pipeline.argo.text import has_variable
+from mlmesh_pipeline.ir.cluster_names import faults
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, check_command
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.placeholders import names_in
@@ -77,6 +78,8 @@ def _check_executor(document: PipelineDocument, component: Any) -> None:
     for key in config:
         if key not in KNOWN:
             raise FailedPrecondition(f"{where}.{key} is not known")
+    for field, problem in faults(config):
+        raise InvalidArgument(problem, field=f"{where}.{field}")
     metadata = config.get("podMetadata", {})
     for name, value in metadata.get("labels", {}).items():
         if not isinstance(value, str) or not is_label_value(value) or has_variable(name):
