@@ -56,6 +56,8 @@ def test_a_secret_without_a_name(entry: dict[str, Any]) -> None:
     [
         ({"secretAsEnv": {"a": 1}}, "secretAsEnv"),
         ({"configMapAsVolume": [1]}, "configMapAsVolume"),
+        ({"podMetadata": {"labels": ["a"]}}, "podMetadata.labels"),
+        ({"podMetadata": {"annotations": "a"}}, "podMetadata.annotations"),
         ({"activeDeadlineSeconds": "soon"}, "activeDeadlineSeconds"),
         ({"activeDeadlineSeconds": [1]}, "activeDeadlineSeconds"),
         ({"activeDeadlineSeconds": True}, "activeDeadlineSeconds"),

@@ -12,9 +12,11 @@ from kfp.dsl import Dataset, Input, Output
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
+from mlmesh_pipeline.ir.container_resources import Machine
 from mlmesh_pipeline.ir.document import parse
 from mlmesh_pipeline.ir.runnable import check_runnable, has_workspace, runtime_parameters
 
+MACHINE = Machine(2000, 8 << 30)
 ODD: list[Any] = [
     None, True, 0, -1, 2**63, 10**400, 0.5, math.nan, math.inf, "", "x", "..", "a/b", "\0", "\ud800", "x" * 70_000,
     "{{$.x}}", "{{$.inputs.parameters['zz']}}", "{{$}}", "(" * 400, "!" * 400, "9" * 5000, "int(1e999)",
@@ -69,7 +71,7 @@ def verdict(content: dict[str, Any]) -> str:
     try:
         document = parse(content)
         check(document)
-        check_runnable(document, AllowedCommands(frozenset({"*"}), "/bin:/usr/bin"))
+        check_runnable(document, AllowedCommands(frozenset({"*"}), "/bin:/usr/bin"), MACHINE)
         has_workspace(document)
         runtime_parameters(document, {})
     except (InvalidArgument, FailedPrecondition) as error:

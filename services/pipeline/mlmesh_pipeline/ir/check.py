@@ -129,6 +129,8 @@ def _component_faults(document: PipelineDocument, component: Any, path: str) -> 
 
 def _dag_faults(document: PipelineDocument, component: Any, path: str) -> Iterator[Fault]:
     tasks = component.dag.tasks
+    names = set(tasks)
+    waits_for = {name: upstream_of(task) for name, task in tasks.items()}
     broken = False
     for name, task in tasks.items():
         here = f"{path}.tasks[{name!r}]"
@@ -137,13 +139,13 @@ def _dag_faults(document: PipelineDocument, component: Any, path: str) -> Iterat
         if task.component_ref.name not in document.spec.components:
             yield f"{here}.componentRef.name", f"there is no component {task.component_ref.name!r}"
             broken = True
-        for upstream in sorted(upstream_of(task) - set(tasks)):
+        for upstream in sorted(waits_for[name] - names):
             yield here, f"depends on {upstream!r}, which is not a task beside it"
             broken = True
     if broken:
         return
     try:
-        TopologicalSorter({name: upstream_of(task) for name, task in tasks.items()}).prepare()
+        TopologicalSorter(waits_for).prepare()
     except CycleError as error:
         yield f"{path}.tasks", f"go in a circle: {' -> '.join(error.args[1][:20])}"
         return
@@ -219,11 +221,12 @@ def _parameter_faults(document: PipelineDocument, component: Any, task: Any, giv
             if name not in document.spec.root.input_definitions.parameters:
                 yield path, f"the pipeline has no parameter {name!r}"
         else:
+            known = set(task.inputs.parameters)
             for text in texts_of(to_python(given.runtime_value.constant)):
                 used, unknown = names_in(text)
                 for name in sorted(unknown):
                     yield path, f"unknown placeholder {name}"
-                for name in sorted(used - set(task.inputs.parameters)):
+                for name in sorted(used - known):
                     yield path, f"a placeholder names {name!r}, which is not an input of the task"
 
 

@@ -73,6 +73,10 @@ def faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for source in sources(config):
         if problem := problem_of_variable(source.variable):
             yield "keyToEnv.envVar", f"{source.variable!r} {problem}"
+    metadata = config.get("podMetadata", {})
+    for field in ("labels", "annotations"):
+        if not isinstance(metadata, Mapping) or not isinstance(metadata.get(field, {}), Mapping):
+            yield f"podMetadata.{field}", "must be a mapping"
     seconds = config.get("activeDeadlineSeconds", 0)
     if isinstance(seconds, bool) or not _SECONDS.fullmatch(str(seconds)):
         yield "activeDeadlineSeconds", "must be a number of seconds"
