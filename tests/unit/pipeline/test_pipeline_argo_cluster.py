@@ -4,6 +4,10 @@ import asyncio
 import base64
 import gzip
 import json
+import shutil
+import subprocess
+import sys
+import warnings
 
 import pytest
 from mlmesh_kit.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable
@@ -14,6 +18,9 @@ from mlmesh_pipeline.argo.platform import BadPlatform
 from mlmesh_pipeline.argo.watching import WorkflowWatches
 from mlmesh_pipeline.resources import Run, Values
 from support.kubernetes import Kubernetes
+
+warnings.simplefilter("ignore", FutureWarning)
+from kfp import compiler, dsl  # noqa: E402
 
 RUN = Run("r1", "team", "e", "run", "train it", "", {})
 
@@ -60,6 +67,28 @@ def test_a_watch_goes_on_after_faults_and_after_its_version_is_too_old(kubernete
 
     assert asyncio.run(follow()) == "Running"
     assert kubernetes.api.befallen == [503, "gone", 500]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+def test_kubectl_takes_what_the_command_prints(kubernetes, cluster, tmp_path):
+    @dsl.component
+    def make(x: int = 1) -> int:
+        return x
+
+    @dsl.pipeline(name="Odd name_1")
+    def odd():
+        with dsl.ParallelFor([1, 2]) as item:
+            make(x=item)
+
+    compiler.Compiler().compile(odd, str(tmp_path / "p.yaml"))
+    command = [sys.executable, "-m", "mlmesh_pipeline.argo", "compile", str(tmp_path / "p.yaml"), "--namespace", "team"]
+    workflow = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    # There is no OpenAPI document to be had of kmock; the schema is looked at in test_pipeline_argo_workflow.
+    command = ["kubectl", "--kubeconfig", str(kubernetes.kubeconfig), "--cache-dir", str(tmp_path / "cache"), "apply"]
+    command += ["--dry-run=client", "--validate=false", "-f", "-"]
+    done = subprocess.run(command, input=workflow, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"workflow.argoproj.io/odd-name-1-") and done.stdout.endswith(b"created (dry run)\n")
 
 
 def test_what_the_cluster_answers_becomes_an_error_of_ours(kubernetes, cluster):

@@ -1,15 +1,21 @@
 """Pipelines as Workflows, each held against the models that hera makes of Argo's own schema."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
 from hera.workflows.models import Workflow
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.objectstore import open_store
 from mlmesh_pipeline.argo.__main__ import main
 from mlmesh_pipeline.argo.check import check_compilable
 from mlmesh_pipeline.argo.options import Options
+from mlmesh_pipeline.argo.state import RunState, run_uri
 from mlmesh_pipeline.argo.workflow import compile_workflow
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.document import join_documents, parse
@@ -279,3 +285,31 @@ def test_the_command_prints_the_workflow(tmp_path, capsys):
     (tmp_path / "p.yaml").write_text("root: {}")
     assert main(["compile", str(tmp_path / "p.yaml")], {}) == 1
     assert "pipelineInfo.name" in capsys.readouterr().err
+
+
+def test_what_runs_in_a_pod_is_a_process_that_tells_argo_by_files(tmp_path):
+    document = document_of(inner, tmp_path)
+    root = (tmp_path / "artifacts").as_uri()
+    options = Options(artifact_root=root, state_root=f"{root}/state", volume_claim="v", s3_secret="")
+    run = replace(RUN, parameters={"x": 4})
+    state = RunState(open_store(root), run_uri(options.state_root, run.namespace, run.run_id), 1)
+    state.describe(run, document, asdict(options))
+    driver = template(compile_workflow(document, run, 1, options), "driver")["container"]
+    environment = {one["name"]: one["value"] for one in driver["env"]}
+    environment |= {"PATH": os.environ["PATH"], "MLMESH_ARGO_OUTPUTS": str(tmp_path / "out")}
+
+    def drive(path: str) -> tuple[int, str]:
+        command = [sys.executable, *driver["command"][1:], path]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    assert drive("make") == (0, "")
+    told = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert told["decision"] == "run"
+    assert told["iterations"] == "[]"
+    assert json.loads(told["pod-spec-patch"])["containers"][0]["image"] == "python:3.11"
+    assert state.begun("make")[0].parameters == {"x": 4}
+    assert drive("make-2") == (0, "")  # what it waits for did not end well: it is not run
+    assert (tmp_path / "out" / "decision").read_text() == "skip"
+    assert state.ended("make-2").problem.message == "not run: make failed"
+    assert drive("../make")[0] == 1
