@@ -65,6 +65,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     grpc_ports = {f"{name}.grpc": _port() for name in ports}
     options = [f"-{name}={port}" for name, port in {**ports, **grpc_ports}.items()]
     command = [binary, "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else each has a port of its own that is not free
     command += [f"-s3.config={folder / 'identities.json'}", "-volume.max=20", "-master.volumeSizeLimitMB=256"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, "-filer", *options], stdout=log, stderr=log)
