@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp.web
@@ -156,9 +156,19 @@ class Kubernetes:
         """Listens again, where it did."""
         self.call(self._door.open)
 
-    async def _log(self, request: kmock.Request) -> kmock.Payload:
-        path = self.pods.log(request.name or "")
-        return path.read_bytes() if path.exists() else b""
+    async def _log(self, request: kmock.Request) -> AsyncIterator[bytes]:
+        path, offset = self.pods.log(request.name or ""), 0
+        while True:
+            follow = request.params.get("follow") == "true" and self._is_running(request.name or "")
+            piece = path.read_bytes()[offset:] if path.exists() else b""
+            offset += len(piece)
+            yield piece
+            if not follow:
+                return
+            await asyncio.sleep(0.02)
+
+    def _is_running(self, pod: str) -> bool:
+        return any(run.nodes[pod]["phase"] == "Running" for run in self.runs.values() if pod in run.nodes)
 
     async def _control(self) -> None:
         if not self.controller:

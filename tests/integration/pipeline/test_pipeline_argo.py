@@ -355,14 +355,27 @@ def test_a_rerun_takes_over_what_it_does_not_run_anew(argo, cluster, compile_pip
     assert sorted(set(pods)) == ["driver", "exec-read"]
 
 
-def test_a_run_is_terminated_and_deleted(argo, cluster, compile_pipeline, tmp_path):
-    run_id = argo.create(compile_pipeline(waits, caching=False), {"place": str(tmp_path / "never")}).run_id
+def test_a_log_is_followed_until_the_pod_ends_and_kept_when_it_is_gone(argo, cluster, compile_pipeline, tmp_path):
+    run_id = argo.create(compile_pipeline(waits, caching=False), {"place": str(tmp_path / "it")}).run_id
     run = argo.wait_until(run_id, has_begun)
     task = run.run_details.task_details[0].task_id
-    with httpx.stream(
-        "GET", f"{argo.service.http}/apis/v2beta1/runs/{run_id}/tasks/{task}/log?follow=true", timeout=10
-    ) as log:
-        assert log.status_code == 200
+    place = f"{argo.service.http}/apis/v2beta1/runs/{run_id}/tasks/{task}/log"
+    with httpx.stream("GET", place, params={"follow": "true"}, timeout=20) as log:
+        lines = log.iter_lines()
+        assert any("waiting for it" in line for line in lines)
+        assert not argo.get(run_id).finished_at.seconds
+        (tmp_path / "it").touch()
+        rest = list(lines)
+    assert any("executor output file" in line for line in rest)
+    argo.wait(run_id)
+    for path in cluster.folder.glob("argo-waits-*.log"):
+        path.unlink()
+    assert "waiting for it" in httpx.get(place).text
+
+
+def test_a_run_is_terminated_and_deleted(argo, cluster, compile_pipeline, tmp_path):
+    run_id = argo.create(compile_pipeline(waits, caching=False), {"place": str(tmp_path / "never")}).run_id
+    argo.wait_until(run_id, has_begun)
     argo.runs.TerminateRun(run_pb2.TerminateRunRequest(run_id=run_id))
     run = argo.wait(run_id)
     assert run.state == run_pb2.CANCELED

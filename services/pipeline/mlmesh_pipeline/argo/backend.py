@@ -35,6 +35,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 _CANCELLED, _ABORTED, _INTERNAL, _NOT_READY = 1, 10, 13, 9  # google.rpc.Code
 _LONGEST_PAUSE = 10.0
+_CALLS = 16
 
 
 class ArgoBackend:
@@ -57,6 +58,8 @@ class ArgoBackend:
         self._objects = objects
         self._resync = resync_seconds
         self._watches = WorkflowWatches(cluster)
+        # Not asyncio's own threads: while the cluster is away, calls to it may hold all that there are.
+        self._calls = ThreadPoolExecutor(_CALLS, thread_name_prefix="cluster")
         self.logs = PodLogs(cluster, objects, options.state_root, options.namespace, stores.tasks)
 
     @contextlib.asynccontextmanager
@@ -66,6 +69,7 @@ class ArgoBackend:
             yield
         finally:
             self._watches.stop()
+            self._calls.shutdown(wait=False, cancel_futures=True)
 
     def check(self, document: PipelineDocument, service_account: str) -> None:
         """Checks that a pipeline can be made a Workflow.
@@ -101,6 +105,7 @@ class ArgoBackend:
             options=self._options,
             objects=self._objects,
             database=database,
+            calls=self._calls,
             resync_seconds=self._resync,
         )
 
@@ -119,6 +124,7 @@ class ArgoDriver:
         options: For the Workflow.
         objects: Store of the run's state.
         database: Executor for calls of the database.
+        calls: Executor for calls of the cluster and of the object store.
         resync_seconds: How often the Workflow is looked at without a sign of it.
     """
 
@@ -133,6 +139,7 @@ class ArgoDriver:
         options: Options,
         objects: ObjectStore,
         database: ThreadPoolExecutor,
+        calls: ThreadPoolExecutor,
         resync_seconds: float,
     ) -> None:
         self.run = run
@@ -143,6 +150,7 @@ class ArgoDriver:
         self._options = options
         self._objects = objects
         self._database = database
+        self._calls = calls
         self._resync = resync_seconds
         self._namespace = options.namespace or run.namespace
         self._canceled = run.state == RuntimeState.CANCELING
@@ -273,7 +281,7 @@ class ArgoDriver:
         pause = 0.5
         while True:
             try:
-                return await asyncio.to_thread(function, *arguments)
+                return await asyncio.get_running_loop().run_in_executor(self._calls, partial(function, *arguments))
             except Unavailable as error:
                 logger.warning("run %s: %s; again in %gs", self.run.run_id, error.message, pause)
             await asyncio.sleep(pause)

@@ -1,7 +1,9 @@
 """Logs of pods: from the pod while there is one, then from the object store, where the service keeps them."""
 
 import asyncio
+import contextlib
 import io
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 from mlmesh_kit.errors import NotFound, ServiceError
@@ -17,6 +19,8 @@ MAX_BYTES = 64 << 20
 _TAIL_BYTES = 16 << 10
 _CHUNK = 64 << 10
 _PAUSE_SECONDS = 0.5
+_AHEAD = 16
+"""Pieces that are read before they are asked for."""
 
 
 def keep_log(cluster: Cluster, state: RunState, namespace: str, pod: str, uri: str) -> str:
@@ -111,6 +115,34 @@ class PodLogs:
 
 
 async def _pieces(source: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Reads what blocks, in a thread."""
-    while (piece := await asyncio.to_thread(next, source, None)) is not None:
-        yield piece
+    """Reads what blocks, in a thread of its own: who follows a silent log must not hold one of the pool's."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+
+    def tell(piece: bytes | BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    def read() -> None:
+        try:
+            for piece in source:
+                room.acquire()
+                if gone.is_set():
+                    return
+                tell(piece)
+            tell(None)
+        except BaseException as error:
+            tell(error)
+
+    gone = threading.Event()
+    threading.Thread(target=read, name="pod log", daemon=True).start()
+    try:
+        while (piece := await pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            room.release()
+            yield piece
+    finally:
+        gone.set()
+        room.release()
