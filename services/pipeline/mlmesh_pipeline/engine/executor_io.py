@@ -100,7 +100,9 @@ def read_output(component: Any, given: dict[str, Any], scratch: Path, digest: Ca
     Raises:
         BadOutput: It is not JSON, or a value is not of its declared type.
     """
-    report = _report(Path(given["outputs"]["outputFile"]))
+    report_path = Path(given["outputs"]["outputFile"])
+    report = _report(report_path)
+    report_path.unlink(missing_ok=True)  # before the artifacts are hashed: one of them may be the folder that it is in
     values: dict[str, Any] = dict(_mapping(report, "parameterValues"))
     definitions = component.output_definitions
     for name, place in given["outputs"]["parameters"].items():
