@@ -55,6 +55,15 @@ def table() -> dict[int, Row]:
     return rows
 
 
+def threads_of_all() -> int:
+    """Counts the threads of all processes; much quicker than `table`. 0: it cannot be told."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read(100).split()[3].partition(b"/")[2])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def children_of(rows: Mapping[int, Row]) -> dict[int, list[Row]]:
     """Sorts processes by their parents."""
     found: dict[int, list[Row]] = {}

@@ -18,6 +18,7 @@ from mlmesh_kit import proc
 TICK_SECONDS = 0.1
 _IDLE_SHARE = 30  # a look may take one part in so many of the time
 _PAUSE_SECONDS = 0.001
+_MANY_THREADS = 100
 _CHUNK = 1 << 20
 _NOTE_BYTES = 1000
 
@@ -59,21 +60,34 @@ class Watchdog:
         self._total = total_bytes
         self._pid = os.getpid()
         self._group = os.getpgrp()
+        self._tick = 0.0
         self._next = 0.0
+        self._threads = 0
 
     def wait_seconds(self) -> float | None:
-        """How long until the next look; None: there is nothing to look at."""
+        """How long until the next call of `look`; None: there is nothing to look at."""
         if not self._running:
             return None
-        youngest = min(child.since for child in self._running.values()) + TICK_SECONDS
-        return max(self._next, youngest) - time.monotonic()
+        first = min(child.since for child in self._running.values()) + TICK_SECONDS
+        return max(self._tick, first) - time.monotonic()
 
     def look(self) -> None:
-        """Looks once, if it is time to."""
+        """Looks, if it is time to: in each tick, but less often where that costs much and nothing multiplies."""
         wait = self.wait_seconds()
         if wait is None or wait > 0:
             return
         before = time.monotonic()
+        self._tick = before + TICK_SECONDS
+        threads = proc.threads_of_all()
+        grew = threads > self._threads + _MANY_THREADS
+        if before >= self._next or grew:
+            self._look()
+            after = time.monotonic()
+            self._next = after + (after - before) * _IDLE_SHARE
+            self._tick = after + TICK_SECONDS
+            self._threads = threads
+
+    def _look(self) -> None:
         rows = proc.table()
         children = proc.children_of(rows)
         used: dict[int, int] = {}
@@ -94,8 +108,6 @@ class Watchdog:
             self._relieve(used, rows, children)
         if any(row.pid not in self._running and not row.dead for row in children.get(self._pid, ())):
             self.end_orphans(TICK_SECONDS)
-        after = time.monotonic()
-        self._next = after + max(TICK_SECONDS, (after - before) * _IDLE_SHARE)
 
     def end_orphans(self, seconds: float) -> None:
         """Kills what ended processes have left, and what that has made, until nothing is left.

@@ -41,6 +41,7 @@ _MARK_BYTES = 32
 _SLOTS = 4096
 _ORPHAN_SECONDS = 5.0
 _DATA_ROOM = 1 << 30
+_HELD = {signal.SIGINT, signal.SIGTERM}
 
 
 class Zygote:
@@ -74,6 +75,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM):  # the service decides when we end, by closing the socket
             signal.signal(number, signal.SIG_IGN)
+        _go_first()
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
             selector.register(wake_out, selectors.EVENT_READ)
@@ -136,7 +138,7 @@ class Zygote:
             child.slot = self._slots.pop()
             self._left_nothing[child.slot] = 0
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             self._forget(child)
             self._send({"id": message["id"], "error": f"cannot start a process: {error.strerror}"})
@@ -216,6 +218,7 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             if message["warm"]:  # as Python has it
                 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             for end in self._close_in_child:
                 end.close()
             for other in self._running.values():
@@ -239,6 +242,19 @@ class Zygote:
             os._exit(code)
 
 
+def _fork() -> int:
+    """Forks; the child begins with `_HELD` held back: before they are deadly to it again, they would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    return pid
+
+
 def _prctl(option: int, value: Any) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
@@ -248,6 +264,16 @@ def _die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked
         os._exit(_NOT_STARTED)
+
+
+def _go_first() -> None:
+    """Lets this process run before those that it watches, that a fork bomb cannot keep it from the CPU.
+
+    Needs privileges; without them there is RLIMIT_NPROC.
+    """
+    if hasattr(os, "SCHED_RESET_ON_FORK"):  # what is forked is back to normal
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
 
 def _has_children() -> bool:
@@ -282,6 +308,10 @@ def _limit(limits: Mapping[str, int], cpus: tuple[int, ...]) -> None:
     _lower(resource.RLIMIT_CORE, 0)
     if memory := limits.get("memory"):
         _lower(resource.RLIMIT_DATA, 2 * memory + _DATA_ROOM)
+    if processes := limits.get("processes"):
+        # It counts for all that the user runs, so it is no limit of one task; but it is what stops a fork bomb that
+        # outruns the watch. Root has none.
+        _lower(resource.RLIMIT_NPROC, proc.threads_of_all() + 2 * processes)
     if files := limits.get("files"):
         _lower(resource.RLIMIT_NOFILE, files)
     if size := limits.get("file_bytes"):

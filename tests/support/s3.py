@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -64,6 +65,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     grpc_ports = {f"{name}.grpc": _port() for name in ports}
     options = [f"-{name}={port}" for name, port in {**ports, **grpc_ports}.items()]
     command = [binary, "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else each has a port of its own that is not free
     command += [f"-s3.config={folder / 'identities.json'}", "-volume.max=20", "-master.volumeSizeLimitMB=256"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, "-filer", *options], stdout=log, stderr=log)
@@ -87,6 +89,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 class Wire:
     """A way to a server that can be cut or held, at once or when so many bytes have gone over it, and mended.
 
+    The port stays taken while it is cut (connections are reset), so that nothing else can come to listen there.
+
     Args:
         target: host:port of the server.
     """
@@ -94,27 +98,18 @@ class Wire:
     def __init__(self, target: str) -> None:
         host, port = target.split(":")
         self._target = (host, int(port))
-        self._server: socket.socket | None = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._is_whole = True
         self._left: int | None = None
         self._holds = False
         self._flows = threading.Event()
         self._flows.set()
         self.held = threading.Event()
         self.seen = 0
-        self._accepting = self._listen(self._server)
-
-    def _listen(self, server: socket.socket) -> threading.Thread:
-        thread = threading.Thread(target=self._accept, args=(server,), daemon=True)
-        thread.start()
-        return thread
-
-    @property
-    def endpoint(self) -> str:
-        """host:port of this end."""
-        return f"127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_after(self, count: int) -> None:
         """Cuts it when so many more bytes have gone over it, both ways counted."""
@@ -136,33 +131,38 @@ class Wire:
     def cut(self) -> None:
         """Cuts it: what is open breaks, and nothing new is taken."""
         with self._lock:
-            server, self._server, self._left = self._server, None, None
+            self._is_whole, self._left, self._holds = False, None, False
             sockets, self._sockets = self._sockets, set()
         self._flows.set()
-        for one in [*sockets, *([server] if server else [])]:
+        for one in sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
-        self._accepting.join()  # until then the port is taken
 
     def mend(self) -> None:
-        """Makes it whole again, at the same port."""
+        """Makes it whole again."""
         with self._lock:
-            self._server = socket.create_server(("127.0.0.1", self.port))
-            self._accepting = self._listen(self._server)
+            self._is_whole = True
 
-    def _accept(self, server: socket.socket) -> None:
+    def close(self) -> None:
+        """Ends it."""
+        self.cut()
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
         while True:
             try:
-                here, _ = server.accept()
+                here, _ = self._server.accept()
             except OSError:
                 return
-            there = socket.create_connection(self._target)
             with self._lock:
-                if self._server is not server:
+                if not self._is_whole:
+                    here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     here.close()
-                    there.close()
-                    return
+                    continue
+                there = socket.create_connection(self._target)
                 self._sockets |= {here, there}
             for source, sink in ((here, there), (there, here)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
@@ -195,4 +195,4 @@ def s3_wire(s3_server: S3Server) -> Iterator[Wire]:
     """A wire to the S3 server."""
     wire = Wire(s3_server.endpoint)
     yield wire
-    wire.cut()
+    wire.close()

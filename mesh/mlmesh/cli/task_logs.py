@@ -4,8 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,51 +111,79 @@ def _print(mesh: "Ingress", run_id: str, name: str, number: int, as_json: bool) 
 def _follow(mesh: "Ingress", run_id: str, name: str, number: int, as_json: bool) -> None:
     from mlmesh.cli.watching import PATIENCE_SECONDS
 
-    printer: LinePrinter | None = None
-    started: dict[Attempt, Future[None]] = {}
-    stopped = threading.Event()
-    pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="log")
-    try:
-        while True:
-            run = read_run(mesh, run_id, as_json, PATIENCE_SECONDS)
-            known = not name or _is_known(run, name)
-            ended = _has_ended(run, name if known else "")
-            if known:
-                printer = printer or LinePrinter(prefixed=not _is_single(run, name), as_json=as_json)
-                attempts = [one for one in _attempts(run, name) if number in {0, one.number}]
-                for attempt in attempts:
-                    if attempt not in started:
-                        started[attempt] = pool.submit(_stream, mesh, run_id, attempt, printer, stopped)
-            for future in started.values():
-                if future.done():
-                    future.result()
-            if ended:
-                wait(started.values())
-                for future in started.values():
-                    future.result()
-                if not started:
-                    _refuse_attempt(run, name, number)
-                return
-            time.sleep(_POLL_SECONDS)
-    finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+    streams: _Streams | None = None
+    while True:
+        run = read_run(mesh, run_id, as_json, PATIENCE_SECONDS)
+        known = not name or _is_known(run, name)
+        ended = _has_ended(run, name if known else "")
+        if known:
+            printer = LinePrinter(prefixed=not _is_single(run, name), as_json=as_json)
+            streams = streams or _Streams(mesh, run_id, printer)
+            streams.add(one for one in _attempts(run, name) if number in {0, one.number})
+        if ended:
+            if streams is None or not streams.join():
+                _refuse_attempt(run, name, number)
+            if not name:
+                sys.stderr.write(f"mlmesh: run {run_id} {run.get('state')}\n")
+            return
+        time.sleep(_POLL_SECONDS)
 
 
-def _stream(
-    mesh: "Ingress", run_id: str, attempt: Attempt, show: Callable[[Attempt, str], None], stopped: threading.Event
-) -> None:
+class _Streams:
+    """Follows logs, each in a thread of its own. They are daemons: a stream that is silent ends with the command.
+
+    Args:
+        mesh: Where they are.
+        run_id: Of the run.
+        show: Prints a line.
+    """
+
+    def __init__(self, mesh: "Ingress", run_id: str, show: Callable[[Attempt, str], None]) -> None:
+        self._mesh = mesh
+        self._run_id = run_id
+        self._show = show
+        self._slots = threading.Semaphore(_STREAMS)
+        self._threads: dict[Attempt, threading.Thread] = {}
+        self._errors: list[Exception] = []
+
+    def add(self, attempts: Iterable[Attempt]) -> None:
+        """Follows those that are not followed yet; raises what went wrong with one that was."""
+        for attempt in attempts:
+            if attempt not in self._threads:
+                thread = threading.Thread(target=self._follow, args=(attempt,), daemon=True)
+                self._threads[attempt] = thread
+                thread.start()
+        self._check()
+
+    def join(self) -> bool:
+        """Waits for the end of all; tells whether there were any."""
+        for thread in self._threads.values():
+            thread.join()
+        self._check()
+        return bool(self._threads)
+
+    def _check(self) -> None:
+        if self._errors:
+            raise self._errors[0]
+
+    def _follow(self, attempt: Attempt) -> None:
+        with self._slots:
+            try:
+                _stream(self._mesh, self._run_id, attempt, self._show)
+            except Exception as error:  # raised again where the command can tell it
+                self._errors.append(error)
+
+
+def _stream(mesh: "Ingress", run_id: str, attempt: Attempt, show: Callable[[Attempt, str], None]) -> None:
     """Shows a log to its end; takes it up again where it was when the service restarts meanwhile."""
     from mlmesh.cli.client import IngressError
     from mlmesh.cli.watching import PATIENCE_SECONDS
 
     shown = 0
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not stopped.is_set():
+    while True:
         try:
             for place, line in enumerate(_lines(mesh, run_id, attempt, follow=True)):
-                if stopped.is_set():
-                    return
                 if place >= shown:
                     show(attempt, line)
                     shown += 1

@@ -73,14 +73,14 @@ class ArtifactStores:
             return ""
         if root.startswith("/"):
             root = f"file://{root}"
+        if is_remote(asked) and not urlsplit(asked).netloc:
+            raise InvalidArgument("must name a bucket: s3://bucket/prefix", field=field)
         parts = unquote(root).split("/")
         if ".." in parts or "." in parts:
             raise InvalidArgument("must not have '.' or '..' in it", field=field)
         if len(root) > MAX_URI_LENGTH or not unquote(root).isprintable() or "?" in root or "#" in root:
             message = f"must be printable, without '?' and '#', and have at most {MAX_URI_LENGTH} characters"
             raise InvalidArgument(message, field=field)
-        if is_remote(root) and not urlsplit(root).netloc:
-            raise InvalidArgument("must name a bucket: s3://bucket/prefix", field=field)
         if not _is_below(root, self._roots):
             raise FailedPrecondition(
                 f"{field}: must be under {' or '.join(self._roots)}; MLMESH_PIPELINE_PIPELINE_ROOTS can allow more"

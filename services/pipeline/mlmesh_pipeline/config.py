@@ -30,7 +30,9 @@ class Settings(ServiceSettings):
     cpus: float = Field(0, ge=0, description="CPUs that tasks may ask for, together; 0: those that there are")
     memory: Bytes = Field(0, ge=0, description="Memory that tasks may ask for, together (16Gi); 0: what there is")
     max_task_memory: Bytes = Field(0, ge=0, description="Most memory that a task may use; 0: four fifths of MEMORY")
-    max_task_processes: int = Field(4096, gt=0, description="Most processes and threads of a task")
+    max_task_processes: int = Field(
+        0, ge=0, description="Most processes and threads of a task; 0: 256 for each CPU, at least 1024"
+    )
     max_task_open_files: int = Field(16384, ge=64, description="Most open files of each process of a task")
     max_task_disk: Bytes = Field(
         0, ge=0, description="Most that an attempt may write to the disk; 0: nine tenths of what is free as it starts"
@@ -40,6 +42,11 @@ class Settings(ServiceSettings):
     max_active_runs: int = Field(100, gt=0, description="Runs that one service drives at a time; more wait")
     max_loop_items: int = Field(10_000, gt=0, description="Most iterations of one ParallelFor")
     max_package_bytes: int = Field(32 << 20, gt=0, description="Largest uploaded pipeline package, also when unpacked")
+    package_hosts: str = Field(
+        "",
+        description="Hosts that packages are fetched from by package_url (example.com,files.example.com:8443); "
+        "*: every host with a public address; empty: none",
+    )
     task_timeout_seconds: float = Field(0, ge=0, description="Time that an attempt of a task gets; 0: no limit")
     terminate_grace_seconds: float = Field(5, ge=0, description="Time between TERM and KILL for a task")
     lease_seconds: float = Field(10, gt=0, description="How long a run stays with a service that gives no sign of life")

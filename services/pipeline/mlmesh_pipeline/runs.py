@@ -1,7 +1,6 @@
 """Runs: created, terminated, retried. The engine does the rest."""
 
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
-from mlmesh_pipeline.ir.container_resources import Machine
+from mlmesh_pipeline.ir.container_resources import UNBOUNDED, Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
@@ -23,6 +23,8 @@ from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeS
 from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
+MAX_SERVICE_ACCOUNT = 253
+MAX_ROOT = 2000
 _END_SECONDS = 15.0
 
 
@@ -74,7 +76,7 @@ class Runs:
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
         *,
-        machine: Machine,
+        machine: Machine = UNBOUNDED,
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store
@@ -112,6 +114,7 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
+        check_text(new.service_account, "run.service_account", required=False, limit=MAX_SERVICE_ACCOUNT)
         document, parameters = self.checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
@@ -181,7 +184,7 @@ class Runs:
             with contextlib.suppress(NotFound):
                 self._elsewhere.delete(self._store.get(run_id))
         self._store.delete(run_id)
-        shutil.rmtree(self._work_root / run_id, ignore_errors=True)
+        remove_tree(self._work_root / run_id)
 
     def _await_end(self, run_id: str) -> None:
         deadline = time.monotonic() + _END_SECONDS
@@ -215,6 +218,6 @@ class Runs:
 
     def _root(self, asked: str, document: PipelineDocument) -> str:
         """Gives the pipeline root: the one asked for, or that of the pipeline if it can be used here."""
-        return self._stores.pipeline_root(asked, "runtime_config.pipeline_root") or self._stores.default_root(
-            document.spec.default_pipeline_root
-        )
+        field = "runtime_config.pipeline_root"
+        root = check_text(asked, field, required=False, limit=MAX_ROOT)
+        return self._stores.pipeline_root(root, field) or self._stores.default_root(document.spec.default_pipeline_root)

@@ -36,6 +36,7 @@ from mlmesh_pipeline.engine.driver import Stores
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
+from mlmesh_pipeline.fetch import PackageFetcher
 from mlmesh_pipeline.lineage.publisher import Publisher
 from mlmesh_pipeline.pipelines import Pipelines
 from mlmesh_pipeline.recurring.timer import Timer
@@ -114,9 +115,11 @@ def build(settings: Settings) -> ServiceDefinition:
     )
     analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
+    fetcher = PackageFetcher(settings.package_hosts, settings.max_package_bytes)
+    pipeline_servicer = PipelineServicer(pipelines, pipeline_store, fetcher, settings.max_package_bytes)
     recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
     table: list[tuple[Any, Any, str, Any]] = [
-        (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", PipelineServicer(pipelines, pipeline_store)),
+        (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", pipeline_servicer),
         (experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments, experiment_store)),
         (run_pb2, run_pb2_grpc, "RunService", run_servicer),
         (run_analysis_pb2, run_analysis_pb2_grpc, "RunAnalysisService", analysis_servicer),

@@ -128,6 +128,18 @@ def test_terminate_ends_the_whole_group(make: Callable[[], Any], tmp_path: Path)
     assert status.signal == signal.SIGTERM and gone(pid)
 
 
+def test_terminate_is_heard_by_a_process_that_has_only_just_begun(make: Callable[[], Any], tmp_path: Path) -> None:
+    async def use(launcher: Any) -> list[ExitStatus]:
+        async def one() -> ExitStatus:
+            process = await launcher.start(spec(tmp_path, "import time; time.sleep(60)"))
+            status: ExitStatus = await process.terminate(grace_seconds=8)
+            return status
+
+        return await asyncio.gather(*(one() for _ in range(30)))
+
+    assert {status.signal for status in with_launcher(make, use)} == {signal.SIGTERM}
+
+
 def test_leaving_the_launcher_ends_what_still_runs(make: Callable[[], Any], tmp_path: Path) -> None:
     async def use(launcher: Any) -> int:
         return (await started(launcher, tmp_path)).pid

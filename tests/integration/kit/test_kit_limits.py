@@ -123,23 +123,31 @@ def test_when_all_take_too_much_together_the_largest_goes(tmp_path: Path) -> Non
     assert "this one the most" in large.describe()
 
 
-def test_a_fork_bomb_ends(make: Callable[[], Any], tmp_path: Path) -> None:
-    code = """
-import os, time
-made = 0
-while made < 300:
-    if os.fork() == 0:
-        if made % 3 == 0: os.setsid()
-        if made % 5 == 0 and os.fork(): os._exit(0)
-        time.sleep(60)
-    made += 1
-print("all made", flush=True)
-time.sleep(60)
+BOMB = """
+import os, signal, time
+count = os.open("count", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def may_fork():
+    os.write(count, b"x")
+    return os.fstat(count).st_size < 2000
+signal.alarm(20)
+while may_fork():
+    try:
+        if os.fork() == 0:
+            signal.alarm(20)
+            {do}
+    except OSError:  # the system refused
+        time.sleep(0.01)
+time.sleep(20)
 """
+
+
+@pytest.mark.parametrize("do", ["pass", "os.setsid()"])
+def test_a_fork_bomb_ends(make: Callable[[], Any], tmp_path: Path, do: str) -> None:
     mark = mark_of("fork bomb")
-    status = run(make(), spec(tmp_path, code, limits=Limits(processes=50), mark=mark))[0]
+    status = run(make(), spec(tmp_path, BOMB.format(do=do), limits=Limits(processes=50, nice=5), mark=mark))[0]
     assert status.describe() == "had more processes and threads than its limit of 50"
     assert not marked([mark])
+    assert (tmp_path / "count").stat().st_size < 2000, "it was stopped, and did not stop by itself"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,8 @@ def test_a_log_that_grew_at_once_keeps_its_beginning_and_its_end(tmp_path: Path,
 def test_limits_of_the_system(make: Callable[[], Any], tmp_path: Path) -> None:
     code = """
 import errno, os, resource
-print("core", resource.getrlimit(resource.RLIMIT_CORE))
+print("core", resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_NPROC)[0] < 60_000)
+print("usual", os.sched_getscheduler(0) == os.SCHED_OTHER)
 print("nice", os.nice(0), "oom", open("/proc/self/oom_score_adj").read().strip(), "cpus", len(os.sched_getaffinity(0)))
 try:
     held = [open(os.devnull) for _ in range(100)]
@@ -260,10 +269,18 @@ try:
 except OSError as error:
     print("size", errno.errorcode[error.errno])
 """
-    status, log = run_one(make, tmp_path, code, open_files=50, file_bytes=4 * MIB, nice=3, oom_score=500, cpus=1)
+    status, log = run_one(
+        make, tmp_path, code, open_files=50, processes=500, file_bytes=4 * MIB, nice=3, oom_score=500, cpus=1
+    )
     assert status.ok, log
     nice = os.nice(0) + 3
-    assert log.splitlines() == ["core (0, 0)", f"nice {nice} oom 500 cpus 1", "files EMFILE", "size EFBIG"]
+    assert log.splitlines() == [
+        "core (0, 0) True",
+        "usual True",
+        f"nice {nice} oom 500 cpus 1",
+        "files EMFILE",
+        "size EFBIG",
+    ]
 
 
 def test_processes_are_bound_to_the_least_used_cpus(tmp_path: Path) -> None:

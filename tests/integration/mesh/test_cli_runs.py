@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,8 +82,9 @@ def test_a_run_that_fails_ends_with_1_and_says_where_to_look(mlmesh: Command, co
     assert done.returncode == 1
     line = next(line for line in done.stdout.splitlines() if "make" in line)
     assert "FAILED" in line and "ValueError" in line
-    command = next(line for line in done.stdout.splitlines() if "--log" in line).partition("mlmesh ")[2].split()
-    assert "ValueError: rows must not be negative" in mlmesh(*command).stdout
+    told = [shlex.split(line.partition("mlmesh ")[2]) for line in done.stdout.splitlines() if ": mlmesh " in line]
+    assert [command[0] for command in told] == ["logs", "debug", "retry"]
+    assert "ValueError: rows must not be negative" in mlmesh(*told[0]).stdout
 
 
 def test_what_is_wrong_is_said_and_nothing_runs(mlmesh: Command, compiled_file: Path, tmp_path: Path) -> None:

@@ -120,6 +120,46 @@ def test_a_failure_is_explained_and_a_retry_runs_what_it_must(client, compile_pi
 
 
 @dsl.component
+def fail_until(path: str):
+    import os
+
+    if not os.path.exists(path):
+        raise RuntimeError("not yet")
+
+
+@dsl.component
+def items_of(path: str) -> list:
+    import os
+
+    return [1] if os.path.exists(path) else [1, 2, 3]
+
+
+@dsl.pipeline(name="shrinks")
+def shrinks(folder: str, path: str):
+    first = fail_until(path=path).set_caching_options(False)
+    listed = items_of(path=path).set_caching_options(False).after(first).ignore_upstream_failure()
+    with dsl.ParallelFor(listed.output) as item:
+        work(folder=folder, item=item).set_caching_options(False)
+
+
+def test_what_followed_a_failure_runs_again_with_what_there_is_now(client, compile_pipeline, by_name, tmp_path):
+    (tmp_path / "ok").touch()
+    path = tmp_path / "now"
+    run = client.run(compile_pipeline(shrinks), {"folder": str(tmp_path), "path": str(path)})
+    assert run.state == State.FAILED and by_name(run)["for-loop-1"].state == State.SUCCEEDED
+    path.touch()
+    client.runs.RetryRun(run_pb2.RetryRunRequest(run_id=run.run_id))
+    run = client.wait(run.run_id)
+    assert run.state == State.SUCCEEDED, run.error
+    tasks = by_name(run)
+    states = [State.Name(tasks[f"for-loop-1[{number}]"].state) for number in range(3)]
+    assert states == ["SUCCEEDED", "SKIPPED", "SKIPPED"]
+    assert "fewer items" in tasks["for-loop-1[2]"].error.message
+    assert all(task.state in {State.SUCCEEDED, State.SKIPPED} for task in run.run_details.task_details)
+    assert [(tmp_path / f"work-{number}").read_text() for number in (1, 2, 3)] == ["xx", "x", "x"]
+
+
+@dsl.component
 def held(folder: str):
     import os
     import time
@@ -300,3 +340,32 @@ def test_what_may_not_be_done_has_its_code(client, compile_pipeline, tmp_path):
     ):
         assert _code(call, request(experiment_id="none")) == "NOT_FOUND"
         assert _code(call, request()) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("namespace", ["../../etc", "a/b", "..", "Upper", "-a", "a-", "x" * 64, "a\n", "\u00e4"])
+def test_a_namespace_is_a_name_and_no_path(client, compile_pipeline, namespace):
+    bad = experiment_pb2.Experiment(display_name="x", namespace=namespace)
+    create = client.experiments.CreateExperiment
+    assert _code(create, experiment_pb2.CreateExperimentRequest(experiment=bad)) == "INVALID_ARGUMENT"
+    pipeline = pipeline_pb2.Pipeline(display_name="x", namespace=namespace)
+    create = client.pipelines.CreatePipeline
+    assert _code(create, pipeline_pb2.CreatePipelineRequest(pipeline=pipeline)) == "INVALID_ARGUMENT"
+
+
+def test_what_is_too_long_for_a_database_is_refused(client, compile_pipeline, tmp_path):
+    spec = compile_pipeline(marks)
+    for fields in ({"service_account": "x" * 254}, {"description": "x" * 10_001}, {"name": "x" * 192}):
+        with pytest.raises(grpc.RpcError, match="at most"):
+            client.create(spec, {"folder": str(tmp_path)}, **fields)
+    spec = compile_pipeline(backs_off)
+    deep = {name: spec[name] for name in ("pipelineInfo", "schemaVersion", "deploymentSpec")}
+    (leaf,) = spec["root"]["dag"]["tasks"]
+    component = spec["root"]["dag"]["tasks"][leaf]["componentRef"]["name"]
+    deep["components"] = dict(spec["components"])
+    inner = {"dag": {"tasks": {"x" * 250: {"componentRef": {"name": component}}}}}
+    for level in range(9):
+        deep["components"][f"level-{level}"] = inner
+        inner = {"dag": {"tasks": {"x" * 250: {"componentRef": {"name": f"level-{level}"}}}}}
+    deep["root"] = inner
+    with pytest.raises(grpc.RpcError, match="2000 characters"):
+        client.create(deep)

@@ -84,6 +84,11 @@ def misbehave(how: str) -> str:
             with open(f"part-{number}", "wb") as file:
                 file.write(os.urandom(1 << 20) * 4)
         time.sleep(120)
+    elif how == "deep folders":
+        for _ in range(3000):
+            os.mkdir("down")
+            os.chdir("down")
+        os.chdir("/")
     elif how == "large file":
         with open("large", "wb") as file:
             for _ in range(30):
@@ -121,6 +126,7 @@ HOW = {
     "endless output": "",
     "delete the folder": None,
     "fill the disk": "wrote more to the disk than its limit of 24Mi (40Mi)",
+    "deep folders": "",
     "large file": "File too large",
     "open files": "Too many open files",
 }
@@ -182,6 +188,49 @@ def test_a_log_that_was_cut_has_its_beginning_and_its_end(ended, limited):
     log = requests.get(url, timeout=10).text
     assert "dropped here: the log grew beyond 256Ki" in log and "that was the end" in log
     assert len(log) <= 300_000
+
+
+@dsl.component
+def kill_parent(folder: str):
+    import os
+    import signal
+
+    with open(os.path.join(folder, "killed"), "a") as file:
+        file.write("x")
+    os.kill(os.getppid(), signal.SIGKILL)
+
+
+@dsl.component
+def stand_by(folder: str):
+    import os
+    import time
+
+    with open(os.path.join(folder, "stood by"), "a") as file:
+        file.write("x")
+    while os.path.getsize(os.path.join(folder, "killed")) < 4:
+        time.sleep(0.02)
+
+
+@dsl.pipeline(name="killing-parents")
+def killing_parents(folder: str):
+    kill_parent(folder=folder)
+
+
+@dsl.pipeline(name="standing-by")
+def standing_by(folder: str):
+    stand_by(folder=folder)
+
+
+def test_a_task_that_kills_its_launcher_does_not_fail_others(limited_client, compile_pipeline, tmp_path):
+    (tmp_path / "killed").touch()
+    folder = {"folder": str(tmp_path)}
+    other = limited_client.create(compile_pipeline(standing_by), folder).run_id
+    wait_until((tmp_path / "stood by").exists)
+    run_id = limited_client.create(compile_pipeline(killing_parents), folder).run_id
+    assert limited_client.wait(other).state == run_pb2.SUCCEEDED
+    assert 1 < len((tmp_path / "stood by").read_text()) < 10, "it was interrupted, and not for ever"
+    limited_client.runs.TerminateRun(run_pb2.TerminateRunRequest(run_id=run_id))
+    assert limited_client.wait(run_id).state in {run_pb2.CANCELED, run_pb2.FAILED}
 
 
 @dsl.component

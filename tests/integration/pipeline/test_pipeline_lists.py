@@ -9,7 +9,7 @@ from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.paging import encode_page_token
 from mlmesh_pipeline.listing import ListQuery, Operation, Predicate
-from mlmesh_pipeline.resources import Experiment, StorageState
+from mlmesh_pipeline.resources import Experiment, Pipeline, PipelineVersion, StorageState
 from mlmesh_pipeline.servicers.convert import list_query
 from mlmesh_pipeline.store import ExperimentStore, PipelineStore, RecurringRunStore, RunStore
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import experiment_pb2, filter_pb2
@@ -318,3 +318,20 @@ def test_every_kind_of_value_is_read():
         "long_values",
         "string_values",
     }
+
+
+def test_a_page_is_no_larger_than_an_answer_may_be(stores):
+    pipelines = stores[1]
+    pipeline = pipelines.create(Pipeline("large", "default", "large", "large"))
+    for number in range(5):
+        spec = {"number": number, "text": "x" * ((6 << 20) if number < 4 else (20 << 20))}
+        version = PipelineVersion(f"v{number}", "large", f"v{number}", f"v{number}", spec, created_at=number)
+        pipelines.create_version(version)
+    pages, token = [], ""
+    while True:
+        page = pipelines.page_of_versions(pipeline.pipeline_id, ListQuery(page_size=4, page_token=token))
+        pages.append([version.name for version in page.items])
+        token = page.next_page_token
+        if not token:
+            break
+    assert pages == [["v0", "v1"], ["v2", "v3"], ["v4"]]

@@ -86,6 +86,7 @@ def asking(compile_pipeline, *packages: str) -> dict:
 def test_through_the_service(wheels, make_service, connect, compile_pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_RETRIES", "0")
     service = make_service()
     client = connect(service)
     spec = asking(compile_pipeline, "mlmesh-tiny[more]==1.0", "mlmesh-other; python_version<'3'", "packaging>=1")

@@ -38,6 +38,7 @@ def s3(s3_server, tmp_path_factory, connect):
         yield SimpleNamespace(
             client=connect(service), service=service, prefix=prefix, store=s3_server.client(), wire=wire
         )
+    wire.close()
 
 
 def objects(store, prefix: str) -> dict[str, int]:
@@ -274,7 +275,7 @@ def check_large(data: Input[Dataset], digest: str, number: int):
 @dsl.pipeline(name="large")
 def large(mib: int = 200):
     made = make_large(mib=mib).set_caching_options(False)
-    with dsl.ParallelFor([0, 1, 2], parallelism=2) as number:
+    with dsl.ParallelFor([0, 1], parallelism=1) as number:
         check_large(data=made.outputs["data"], digest=made.outputs["Output"], number=number).set_caching_options(False)
 
 
@@ -318,6 +319,20 @@ def test_200_mb_flow_through_and_are_fetched_once(s3, compile_pipeline, by_name)
     with pytest.raises(grpc.RpcError) as caught:
         s3.client.runs.ReadArtifact(too_large)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    # Who has begun to read learns by a broken connection that the store has gone, the next by the status.
+    s3.wire.cut_after(20 * MIB)
+    with pytest.raises(requests.RequestException):
+        assert requests.get(url, timeout=30).content
+    away = requests.get(url, timeout=30)
+    assert away.status_code == 503 and "cannot be reached" in away.json()["message"]
+    s3.wire.mend()
+    # A store that keeps silent holds up nobody else.
+    s3.wire.hold_after(MIB)
+    with requests.get(url, stream=True, timeout=30):
+        assert s3.wire.held.wait(20)
+    assert requests.get(f"{s3.service.http}/healthz", timeout=5).status_code == 200
+    assert artifacts_of(s3.service, run, task)["data"]
+    s3.wire.release()
 
 
 def wait_for(condition, seconds=20):
@@ -348,12 +363,16 @@ def test_a_store_that_goes_away_is_waited_for(s3, compile_pipeline, by_name, at)
     assert not list((s3.service.data_dir / "pipeline/inputs").glob("*.part"))
 
 
-@pytest.mark.parametrize("at", [12, 36], ids=["going up", "coming down"])
-def test_kill_9_in_mid_transfer(s3, compile_pipeline, by_name, at):
+@pytest.mark.parametrize(("end", "at"), [("kill", 12), ("kill", 36), ("stop", 12)])
+def test_a_service_that_ends_in_mid_transfer(s3, compile_pipeline, by_name, end, at):
+    """At 12 of 2 * 24 MiB the output is going up, at 36 the input is coming down; the store does not answer."""
     s3.wire.hold_after(at * MIB)
     run_id = s3.client.create(compile_pipeline(large), {"mib": 24}).run_id
     assert s3.wire.held.wait(20)
-    s3.service.kill()
+    if end == "kill":
+        s3.service.kill()
+    else:
+        assert s3.service.stop() == 0  # within its time, although the store keeps silent
     s3.wire.cut()
     s3.wire.mend()
     s3.service.start()
@@ -380,3 +399,199 @@ def test_terminate_in_mid_upload(s3, compile_pipeline):
     assert s3.client.wait(run_id).state == run_pb2.CANCELED
     wait_for(lambda: unfinished(s3.store, f"module/default/large/{run_id}") == [])
     assert objects(s3.store, f"module/default/large/{run_id}") == {}
+
+
+@dsl.component
+def count(data: Input[Dataset]) -> str:
+    import os
+
+    if os.path.isdir(data.path):
+        return " ".join(sorted(os.listdir(data.path)))
+    assert data.path.endswith(".csv")
+    with open(data.path) as file:
+        return file.read()
+
+
+@dsl.component
+def pass_on(data: Input[Dataset], part: Output[Dataset]):
+    part.uri = data.path + "/x.csv"
+
+
+@dsl.pipeline(name="imports")
+def imports(uri: str):
+    imported = dsl.importer(artifact_uri=uri, artifact_class=Dataset, reimport=False)
+    count(data=imported.output)
+
+
+@dsl.pipeline(name="parts")
+def parts(uri: str):
+    imported = dsl.importer(artifact_uri=uri, artifact_class=Dataset, reimport=False)
+    count(data=pass_on(data=imported.output).output)
+
+
+def output_of(service, run, task) -> str:
+    return requests.get(f"{base_of(service, run, task)}/outputs", timeout=5).json()["parameters"]["Output"]
+
+
+def test_importers_record_and_tasks_fetch(s3, compile_pipeline, by_name):
+    uri = f"minio://{BUCKET}/imported/folder"
+
+    def put(name: str, text: str) -> None:
+        s3.store.put_object(BUCKET, f"imported/folder/{name}", BytesIO(text.encode()), len(text))
+
+    put("x.csv", "1,2")
+    put("y.csv", "3,4")
+    spec = compile_pipeline(imports)
+    file = s3.client.run(spec, {"uri": f"{uri}/x.csv"})
+    assert file.state == run_pb2.SUCCEEDED, file.error
+    assert output_of(s3.service, file, by_name(file)["count"]) == "1,2"
+    assert artifacts_of(s3.service, file, by_name(file)["importer"])["artifact"][0]["uri"] == f"{uri}/x.csv"
+    folder = s3.client.run(spec, {"uri": uri})
+    assert output_of(s3.service, folder, by_name(folder)["count"]) == "x.csv y.csv"
+    assert by_name(s3.client.run(spec, {"uri": uri}))["count"].state == run_pb2.SKIPPED
+    put("z.csv", "5,6")  # what is imported has changed: it is fetched again, and no cached output stands for it
+    changed = s3.client.run(spec, {"uri": uri})
+    assert output_of(s3.service, changed, by_name(changed)["count"]) == "x.csv y.csv z.csv"
+    put("x.csv", "7,8")
+    part = s3.client.run(compile_pipeline(parts), {"uri": uri})
+    assert part.state == run_pb2.SUCCEEDED, part.error
+    given = artifacts_of(s3.service, part, by_name(part)["pass-on"])["part"][0]
+    assert (given["uri"], given["digest"]) == (f"{uri}/x.csv", hashlib.sha256(b"7,8").hexdigest())
+    assert output_of(s3.service, part, by_name(part)["count"]) == "7,8"
+
+
+@dsl.component
+def only_the_uri(data: Input[Dataset]) -> str:
+    return data.uri
+
+
+@dsl.pipeline(name="elsewhere")
+def elsewhere():
+    imported = dsl.importer(artifact_uri="gs://bucket/data.csv", artifact_class=Dataset, reimport=False)
+    only_the_uri(data=imported.output)
+    count(data=imported.output)
+
+
+def test_what_is_elsewhere_is_recorded_and_whoever_needs_it_is_told(s3, compile_pipeline, by_name):
+    run = s3.client.run(compile_pipeline(elsewhere, caching=False))
+    tasks = by_name(run)
+    assert tasks["importer"].state == run_pb2.SUCCEEDED
+    assert output_of(s3.service, run, tasks["only-the-uri"]) == "gs://bucket/data.csv"
+    assert tasks["count"].state == run_pb2.FAILED
+    assert "input 'data' (gs://bucket/data.csv)" in tasks["count"].error.message
+    url = f"{base_of(s3.service, run, tasks['importer'])}/artifacts/artifact"
+    refused = requests.get(url, timeout=5)
+    assert refused.status_code == 400 and "is not on this machine" in refused.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (f"s3://{BUCKET}/imported/nothing.csv", "there is nothing"),
+        ("s3://no-such-bucket/nothing.csv", "there is nothing"),
+        (f"s3://{BUCKET}/../x.csv", "must not hold '..'"),
+        ("s3://X/x.csv", "uri"),
+    ],
+)
+def test_inputs_that_cannot_be_had(s3, compile_pipeline, by_name, uri, words):
+    run = s3.client.run(compile_pipeline(imports, caching=False), {"uri": uri})
+    assert run.state == run_pb2.FAILED
+    message = by_name(run)["count"].error.message
+    assert "input artifact 'data'" in message and words in message, message
+
+
+@dsl.pipeline(name="foreign-root", pipeline_root="gs://elsewhere/x")
+def foreign_root():
+    write(text="x")
+
+
+def test_permanent_and_lasting_troubles_fail_the_task(s3_wire, make_service, connect, compile_pipeline, by_name):
+    environment = s3_environment(s3_wire.endpoint, secret_key="not-the-secret")
+    settings = {"ARTIFACT_ROOT": f"s3://{BUCKET}/other", "STORE_RETRY_SECONDS": "0.2", "IMPORT_ROOTS": "s3://mine/"}
+    client = connect(make_service(environment=environment, **settings))
+    spec = compile_pipeline(foreign_root, caching=False)
+    refused = by_name(client.run(spec))["write"]
+    assert refused.state == run_pb2.FAILED
+    assert "output artifact" in refused.error.message and "refused access" in refused.error.message
+    s3_wire.cut()
+    away = by_name(client.run(spec))["write"]
+    assert away.state == run_pb2.FAILED
+    assert "cannot be reached (tried for" in away.error.message
+    outside = client.run(compile_pipeline(imports), {"uri": f"s3://{BUCKET}/imported/folder"})
+    assert "MLMESH_PIPELINE_IMPORT_ROOTS" in by_name(outside)["count"].error.message
+    for log in [client.service.log_path, *client.service.data_dir.rglob("*.log")]:
+        assert "not-the-secret" not in log.read_text()
+
+
+@dsl.pipeline(name="own-root", pipeline_root=f"minio://{BUCKET}/team/x")
+def own_root():
+    write(text="x")
+
+
+def test_pipeline_roots(s3, compile_pipeline, by_name):
+    def uri_of(run) -> str:
+        assert run.state == run_pb2.SUCCEEDED, run.error
+        return artifacts_of(s3.service, run, by_name(run)["write"])["model"][0]["uri"]
+
+    own, foreign = compile_pipeline(own_root, caching=False), compile_pipeline(foreign_root, caching=False)
+    run = s3.client.run(own)
+    assert uri_of(run) == f"minio://{BUCKET}/team/x/default/own-root/{run.run_id}/write/1/model"
+    assert uri_of(s3.client.run(foreign)).startswith(f"{s3.prefix}/default/foreign-root/")
+    asked = {"runtime_config": run_pb2.Run().runtime_config}
+    asked["runtime_config"].pipeline_root = f"{s3.prefix}/deeper/"
+    assert uri_of(s3.client.run(own, **asked)).startswith(f"{s3.prefix}/deeper/default/own-root/")
+    invalid, precondition = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
+    for root, code in [
+        ("gs://elsewhere/x", precondition),
+        (f"s3://{BUCKET}/module2", precondition),
+        (f"s3://{BUCKET}/team", precondition),
+        (f"{s3.prefix}/../x", invalid),
+        (f"{s3.prefix}/%2e%2e/x", invalid),
+        (f"{s3.prefix}?endpoint=evil.example.com", invalid),
+        (f"{s3.prefix}/a\nb", invalid),
+        ("s3://", invalid),
+    ]:
+        asked["runtime_config"].pipeline_root = root
+        with pytest.raises(grpc.RpcError) as caught:
+            s3.client.create(own, **asked)
+        assert caught.value.code() == code, root
+        details = caught.value.details()
+        assert "pipeline_root" in details, details
+
+
+def test_commands_see_files_too(s3, compile_pipeline, by_name):
+    run = s3.client.run(compile_pipeline(commands, caching=False))
+    assert run.state == run_pb2.SUCCEEDED, run.error
+    copied = by_name(run)["copy"]
+    content = requests.get(f"{base_of(s3.service, run, copied)}/artifacts/to", timeout=5)
+    assert content.content == b"for a command"
+
+
+@dsl.container_component
+def copy(source: Input[Model], to: Output[Dataset]):
+    return dsl.ContainerSpec(image="busybox", command=["sh", "-c", 'cp "$0" "$1"'], args=[source.path, to.path])
+
+
+@dsl.pipeline(name="commands")
+def commands():
+    copy(source=write(text="for a command").outputs["model"])
+
+
+@dsl.component
+def returned(text: str) -> Dataset:
+    data = Dataset(uri=dsl.get_uri("data.csv"))
+    with open(data.path, "w") as file:
+        file.write(text)
+    return data
+
+
+@dsl.pipeline(name="returned")
+def returns():
+    count(data=returned(text="of my own").output)
+
+
+def test_what_is_written_where_get_uri_says_is_kept(where, compile_pipeline, by_name):
+    run = where.client.run(compile_pipeline(returns, caching=False))
+    assert run.state == run_pb2.SUCCEEDED, run.error
+    url = f"{base_of(where.service, run, by_name(run)['returned'])}/artifacts/Output"
+    assert requests.get(url, timeout=5).content == b"of my own"

@@ -119,10 +119,13 @@ def test_bytes_that_are_no_message_are_refused(channel: Any, kind: str) -> None:
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_an_endless_message_of_an_error_is_cut(channel: Any) -> None:
-    error = failure(channel, "Do", "precondition")
+@pytest.mark.parametrize("character", ["x", "%", "é", "€", "\n", "\N{GRINNING FACE}"])
+def test_an_endless_message_of_an_error_is_cut(channel: Any, character: str) -> None:
+    error = failure(channel, "Do", "precondition", character)
     assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert 0 < len(error.details()) <= 4096
+    for _ in range(10):  # clients drop by chance what is a little too long
+        assert failure(channel, "Do", "violations", character * 2).code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_messages_have_a_size_limit_both_ways(channel: Any) -> None:

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import pytest
@@ -39,10 +40,31 @@ def test_a_plain_component():
     assert found.requirements == ()
 
 
+def test_the_executor_of_kfp_2_0():
+    spec = plain.component_spec.implementation.container
+    command = [word.replace("kfp.dsl.executor_main", "kfp.components.executor_main") for word in spec.command]
+    assert command != list(spec.command)
+    assert recognise(command, list(spec.args)) == _recognise(plain)
+
+
 def test_packages_and_index():
     found = _recognise(with_packages)
     assert found.requirements == ("numpy>=1.0", "scikit-learn")
     assert found.pip_options[:2] == ("--index-url", "https://example.com/simple")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "git+https://github.com/kubeflow/pipelines.git@refs/pull/1/merge#subdirectory=sdk/python",
+        "git+https://github.com/kubeflow/pipelines#egg=kfp&subdirectory=sdk/python",
+    ],
+)
+def test_kfp_from_its_sources_is_kfp(source):
+    spec = plain.component_spec.implementation.container
+    command = [re.sub(r"kfp==[\d.]+", source, word) for word in spec.command]
+    assert source in command[2]
+    assert recognise(command, list(spec.args)).requirements == ()
 
 
 def test_without_kfp():

@@ -88,12 +88,13 @@ def earlier(**states: str) -> list[Task]:
         if state == "none":
             continue
         name = path.rpartition("/")[2]
+        made = Artifact(path, "file", "t", "1", f"file:///{path}", {}, path)
         iteration = int(name[-2]) if kind == TaskKind.ITERATION else -1
         found.append(
             Task(
                 f"id-{path}", "run", path, name, name, kind, f"id-{parent}" if parent else "", iteration,
                 RuntimeState.SKIPPED if state == "skipped" else STATES[state],
-                outputs=Values({"out": path}, {"file": [Artifact(path, "f", "t", "1", f"file:///{path}", {}, path)]}),
+                outputs=Values({"out": path}, {"file": [made]}),
             )
         )  # fmt: skip
     return found

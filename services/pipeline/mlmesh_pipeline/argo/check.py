@@ -8,6 +8,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.argo.names import is_label_value
 from mlmesh_pipeline.argo.platform_fields import faults_of
 from mlmesh_pipeline.argo.text import has_variable
+from mlmesh_pipeline.ir.cluster_names import faults
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, check_command
 from mlmesh_pipeline.ir.container_resources import Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
@@ -76,8 +77,8 @@ def _check_executor(document: PipelineDocument, component: Any) -> None:
         raise FailedPrecondition(f"{path}: {kind or 'an empty executor'} cannot run on Argo Workflows")
     where = f"{_PLATFORM}[{label!r}]"
     config = document.platform_config(label)
-    if faults := list(faults_of(config, where)):
-        raise InvalidArgument.of(faults[:20])
+    if found := [*faults_of(config, where), *((f"{where}.{field}", problem) for field, problem in faults(config))]:
+        raise InvalidArgument.of(found[:20])
     metadata = config.get("podMetadata", {})
     for name, value in metadata.get("labels", {}).items():
         if not isinstance(value, str) or not is_label_value(value) or has_variable(name):

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 import site
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
+
+from mlmesh_kit.files import remove_tree
 
 _READY = ".ready"
 _POLL_SECONDS = 0.1
@@ -72,7 +73,7 @@ class EnvironmentFolder:
     def remove(self) -> None:
         """Takes it away, and its lock, which is ours."""
         self._ready.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         self._lock.unlink(missing_ok=True)
 
     @contextlib.asynccontextmanager

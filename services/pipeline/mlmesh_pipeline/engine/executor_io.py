@@ -100,7 +100,9 @@ def read_output(component: Any, given: dict[str, Any], scratch: Path, digest: Ca
     Raises:
         BadOutput: It is not JSON, or a value is not of its declared type.
     """
-    report = _report(Path(given["outputs"]["outputFile"]))
+    report_path = Path(given["outputs"]["outputFile"])
+    report = _report(report_path)
+    report_path.unlink(missing_ok=True)  # before the artifacts are hashed: one of them may be the folder that it is in
     values: dict[str, Any] = dict(_mapping(report, "parameterValues"))
     definitions = component.output_definitions
     for name, place in given["outputs"]["parameters"].items():
@@ -153,7 +155,10 @@ def _artifact(
 ) -> Artifact:
     if not isinstance(written, dict):
         raise BadOutput(f"output artifact {name!r} is not an object")
-    uri = uri_of(str(written.get("uri") or declared["uri"]))
+    try:
+        uri = uri_of(str(written.get("uri") or declared["uri"]))
+    except UnicodeEncodeError as error:
+        raise BadOutput(f"the URI of output artifact {name!r} is not UTF-8") from error
     metadata = written.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadOutput(f"metadata of output artifact {name!r} is not an object")

@@ -7,12 +7,12 @@ import importlib.util
 import logging
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlmesh_kit.files import remove_tree
 from mlmesh_kit.launch import Launcher, Limits, ProcessSpec, mark_of, sweep
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -193,7 +193,7 @@ class Packages:
             raise NotInstalled(f"an environment for {_shown(requirements)} cannot be made: {error.strerror}") from error
         finally:
             if not folder.is_ready():
-                await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
+                await asyncio.to_thread(remove_tree, folder.path)
 
 
 def activate(folder: Path, environment: dict[str, str]) -> str:
@@ -206,14 +206,3 @@ def activate(folder: Path, environment: dict[str, str]) -> str:
 
 def _shown(requirements: Sequence[str]) -> str:
     return ", ".join(_CREDENTIALS.sub("//***@", text) for text in requirements)
-
-
-@contextlib.contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Gives a fresh folder and takes it away afterwards."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True, mode=0o700)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

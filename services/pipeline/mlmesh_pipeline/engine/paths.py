@@ -1,9 +1,10 @@
 """Where the files of runs are."""
 
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.resources import Run, Task
 
@@ -75,5 +76,5 @@ class RunPaths:
         path = file_path(self.outputs(task))
         if path is None:
             return
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         path.mkdir(parents=True, mode=0o700)

@@ -16,8 +16,8 @@ from mlmesh_pipeline.resources import Artifact
 _MOST_LISTED = 10_000  # objects of an imported folder that its cache key looks at
 
 
-class Changed(Exception):
-    """What is in the store is not what was recorded; the message says so."""
+class Unusable(Exception):
+    """What is in the store cannot be used: it is not what was recorded, or too much; the message says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def look(store: ObjectStore, artifact: Artifact, check: Check) -> Found:
     tree = _recorded(store, uri)
     if tree is not None:
         if artifact.digest and tree.digest != artifact.digest:
-            raise Changed("it has changed since it was recorded")
+            raise Unusable("it has changed since it was recorded")
         return Found(key_of(uri, artifact.digest or tree.digest), tree.size, tree)
     listed = []
     for info in store.list(uri):
@@ -111,7 +111,7 @@ def get(store: ObjectStore, uri: str, path: Path, digest: str, check: Check) -> 
     """Fetches an object into a file.
 
     Raises:
-        Changed: Its SHA-256 is not `digest` (empty: any is good).
+        Unusable: Its SHA-256 is not `digest` (empty: any is good).
     """
     hashed = hashlib.sha256()
 
@@ -122,7 +122,7 @@ def get(store: ObjectStore, uri: str, path: Path, digest: str, check: Check) -> 
     store.get_file(uri, path, seen)
     if digest and hashed.hexdigest() != digest:
         path.unlink()
-        raise Changed(f"{uri} has changed since it was recorded")
+        raise Unusable(f"{uri} has changed since it was recorded")
 
 
 def put(store: ObjectStore, path: Path, uri: str, check: Check, *, name: str = "") -> Member:

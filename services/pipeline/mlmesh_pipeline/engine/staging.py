@@ -9,12 +9,11 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mlmesh_kit.errors import NotFound, ServiceError
@@ -26,19 +25,19 @@ from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine import remote, trees
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.input_cache import InputCache
+from mlmesh_pipeline.engine.input_fetcher import InputFetcher
+from mlmesh_pipeline.engine.output_sender import OutputSender
 from mlmesh_pipeline.engine.paths import file_path, file_uri, safe
-from mlmesh_pipeline.engine.remote import Changed, Found, key_of
-from mlmesh_pipeline.engine.transfers import Check, StoreAway, Transfers, together
-from mlmesh_pipeline.engine.trees import BadTree, Tree
+from mlmesh_pipeline.engine.remote import Unusable
+from mlmesh_pipeline.engine.transfers import StoreAway, Transfers, together
+from mlmesh_pipeline.engine.trees import BadTree
 from mlmesh_pipeline.resources import NO_CONTENT, Artifact, Values
 
 if TYPE_CHECKING:
     from mlmesh_pipeline.engine.worker import Work
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-_BUSY_SECONDS = 0.1
 Told = Callable[[str], None]
 
 
@@ -84,11 +83,10 @@ class Staging:
         self._is_configured = S3Settings().is_configured
         patience = settings.store_retry_seconds if self._is_configured else 0
         self._transfers = Transfers(settings.transfers, patience)
-        self._cache = InputCache(
-            settings.service_dir / "inputs", settings.input_cache_bytes, settings.input_cache_seconds
-        )
-        self._filling: dict[str, asyncio.Task[None]] = {}
-        self._wanted: dict[str, int] = {}
+        room, age = settings.input_cache_bytes, settings.input_cache_seconds
+        self._cache = InputCache(settings.service_dir / "inputs", room, age)
+        self._fetcher = InputFetcher(self._stores, self._transfers, self._cache, settings.max_input_bytes)
+        self._sender = OutputSender(self._stores, self._transfers)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Staging"]:
@@ -97,9 +95,7 @@ class Staging:
         try:
             yield self
         finally:
-            for one in self._filling.values():
-                one.cancel()
-            await asyncio.gather(*self._filling.values(), return_exceptions=True)
+            await self._fetcher.close()
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -141,64 +137,11 @@ class Staging:
         return staged
 
     async def _input(self, artifact: Artifact, target: Path, told: Told, name: str) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if artifact.etag == NO_CONTENT:
             return
         with _problems(f"input artifact {name!r} ({artifact.uri})"):
-            store = self._stores.of(artifact.uri)
-            if artifact.digest:
-                key, found = key_of(artifact.uri, artifact.digest), None
-            else:
-                found = await self._transfers.run(lambda check: remote.look(store, artifact, check), told)
-                key = found.key
-            self._wanted[key] = self._wanted.get(key, 0) + 1
-            try:
-                while not await asyncio.to_thread(self._cache.place, key, target):
-                    await self._fill(key, artifact, found, told)
-            finally:
-                self._wanted[key] -= 1
-                if not self._wanted[key]:
-                    del self._wanted[key]
-
-    async def _fill(self, key: str, artifact: Artifact, found: Found | None, told: Told) -> None:
-        """Fetches what a key means; whoever wants the same waits for the same fetch."""
-        running = self._filling.get(key)
-        if running is None:
-            running = asyncio.create_task(self._fill_now(key, artifact, found, told), name=f"fetch {artifact.uri}")
-            self._filling[key] = running
-            running.add_done_callback(lambda task: self._filled(key, task))
-        await asyncio.shield(running)
-
-    def _filled(self, key: str, task: asyncio.Task[None]) -> None:
-        del self._filling[key]
-        if not task.cancelled():
-            task.exception()  # whoever still waits gets it; that nobody does is no news
-
-    async def _fill_now(self, key: str, artifact: Artifact, found: Found | None, told: Told) -> None:
-        store = self._stores.of(artifact.uri)
-        async with _in_threads(self._cache.making(key)) as content:
-            if content is None:  # another service on this machine is at it, or has just done it
-                await asyncio.sleep(_BUSY_SECONDS)
-                return
-            if found is None:
-                found = await self._transfers.run(lambda check: remote.look(store, artifact, check), told)
-            if found.size > self._settings.max_input_bytes:
-                raise NotStaged(f"has {found.size} bytes, at most {self._settings.max_input_bytes} are fetched")
-            if found.tree is None:
-                fetch = partial(remote.get, store, artifact.uri, content, found.digest)
-                await self._transfers.run(fetch, told)
-            else:
-                await asyncio.to_thread(_make_folders, content, found.tree)
-                await together(
-                    self._transfers.run(
-                        partial(
-                            remote.get, store, below(artifact.uri, member.path), content / member.path, member.sha256
-                        ),
-                        told,
-                    )
-                    for member in found.tree.files
-                )
-        await asyncio.to_thread(self._cache.clean, set(self._wanted))
+            await asyncio.to_thread(partial(target.parent.mkdir, parents=True, exist_ok=True, mode=0o700))
+            await self._fetcher.fetch(artifact, target, told)
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
@@ -208,17 +151,17 @@ class Staging:
         Raises:
             NotStaged: One cannot be stored.
         """
-        if not staged.is_remote and not staged.origins:
+        if not staged.is_remote and not staged.origins and not _is_any_below(attempt.scratch, outputs):
             return outputs
         told = partial(_tell, attempt.log_path)
         place = f"{attempt.output_uri}/{attempt.number}" if staged.is_remote else attempt.output_uri
         if staged.is_remote and attempt.number > 1:
-            await self._clear(attempt.output_uri, told)
+            await self._sender.clear(attempt.output_uri, told)
         kept: dict[str, list[Artifact]] = {}
         for name, items in outputs.artifacts.items():
             with _problems(f"output artifact {name!r}"):
                 kept[name] = await together(
-                    self._output(item, attempt, staged, below(place, name) + (f"-{number}" if number else ""), told)
+                    self._output(item, attempt, staged, below(place, name) + (f"/{number}" if items[1:] else ""), told)
                     for number, item in enumerate(items)
                 )
         return replace(outputs, artifacts=kept)
@@ -227,43 +170,17 @@ class Staging:
         local = file_path(artifact.uri)
         if local is None:
             return artifact
-        path, kind = await asyncio.to_thread(_what_is, local)
+        path = await asyncio.to_thread(lambda: Path(os.path.normpath(local)))
         if (given := await asyncio.to_thread(_given_again, path, staged)) is not None:
             return replace(artifact, uri=given.uri, digest=given.digest, etag=given.etag)
         if not path.is_relative_to(attempt.scratch):
-            return replace(artifact, digest=await asyncio.to_thread(digest_of, artifact.uri))
-        if not kind:
-            return replace(artifact, uri=uri, etag=NO_CONTENT)
-        if not is_remote(uri):
-            await asyncio.to_thread(_keep, path, file_path(uri))
-            return replace(artifact, uri=uri, digest=await asyncio.to_thread(digest_of, uri))
-        store = self._stores.of(uri)
-        if kind == "file":
-            sent = await self._transfers.run(partial(remote.put, store, path, uri), told)
-            return replace(artifact, uri=uri, digest=sent.sha256, etag=sent.etag)
-        files = await asyncio.to_thread(_files_of, path)
-        sent_files = await together(
-            self._transfers.run(partial(remote.put, store, file, below(uri, name), name=name), told)
-            for file, name in files
-        )
-        tree = Tree(tuple(sent_files), await asyncio.to_thread(trees.empty_folders, path))
-        record, where = trees.dump_record(tree), trees.record_uri(uri)
-        info = await self._transfers.run(lambda _: store.put_bytes(record, where), told)
-        return replace(artifact, uri=uri, digest=tree.digest, etag=info.etag)
-
-    async def _clear(self, place: str, told: Told) -> None:
-        """Removes what earlier attempts left. They have places of their own, so that it can be left to another day."""
-
-        def clear(check: Check) -> None:
-            check()
-            store = self._stores.of(place)
-            store.abort_uploads(place)
-            store.delete_tree(place)
-
-        try:
-            await self._transfers.run(clear, told)
-        except (StoreAway, ServiceError) as error:
-            logger.warning("what earlier attempts left below %s stays: %s", place, error)
+            return replace(artifact, digest=artifact.digest or await asyncio.to_thread(digest_of, artifact.uri))
+        if path.name != artifact.name:  # the task has chosen a name; libraries go by its ending
+            uri = below(uri, path.name)
+        if is_remote(uri):
+            return await self._sender.send(artifact, path, uri, told)
+        await asyncio.to_thread(_keep, path, file_path(uri))
+        return replace(artifact, uri=uri, digest=artifact.digest or await asyncio.to_thread(digest_of, uri))
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -319,31 +236,6 @@ def _are_files_there(values: Values) -> bool:
     return True
 
 
-def _make_folders(content: Path, tree: Tree) -> None:
-    content.mkdir(mode=0o700)
-    for name in tree.folders:
-        (content / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-    for member in tree.files:
-        (content / member.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def _files_of(folder: Path) -> list[tuple[Path, str]]:
-    files = list(trees.walk(folder))
-    for _, name in files:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise BadTree(f"the name of the file {name!r} is not UTF-8") from error
-    trees.check_names([name for _, name in files])
-    return files
-
-
-def _what_is(local: Path) -> tuple[Path, str]:
-    """Gives a path without detours, and whether a `file`, a `folder` or nothing is there."""
-    path = Path(os.path.normpath(local))
-    return path, "folder" if path.is_dir() else "file" if path.is_file() else ""
-
-
 def _given_again(path: Path, staged: Staged) -> Artifact | None:
     """Gives the input (or a part of it) that a task gives as its output, if it has not changed it."""
     for place, origin in staged.origins.items():
@@ -370,13 +262,22 @@ def _signature(path: Path) -> str:
 
 
 def _keep(path: Path, target: Path | None) -> None:
-    if target is None or path == target or target.exists():
+    """Takes a file or folder out of the attempt's folder, which goes away."""
+    if target is None or target.exists() or not path.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
+    if not path.is_symlink():
+        shutil.move(path, target)
+    elif path.is_dir():
         shutil.copytree(path, target)
     else:
         shutil.copyfile(path, target)
+
+
+def _is_any_below(folder: Path, values: Values) -> bool:
+    """Tells whether an artifact is in a folder: where `dsl.get_uri` points to, for one."""
+    places = [file_path(item.uri) for items in values.artifacts.values() for item in items]
+    return any(place is not None and place.is_relative_to(folder) for place in places)
 
 
 # -- small things ----------------------------------------------------------------------------------------------------
@@ -408,23 +309,10 @@ def _problems(what: str) -> Iterator[None]:
         raise NotStaged(f"{what}: there is nothing ({error.message})") from error
     except ServiceError as error:
         raise NotStaged(f"{what}: {error.message}") from error
-    except (BadTree, Changed, NotStaged) as error:
+    except (BadTree, Unusable, NotStaged) as error:
         raise NotStaged(f"{what}: {error}") from error
     except OSError as error:
         raise NotStaged(f"{what}: {error.strerror or 'it cannot be read or written here'}") from error
-
-
-@contextlib.asynccontextmanager
-async def _in_threads(manager: contextlib.AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enters and leaves a context manager that blocks."""
-    given = await asyncio.to_thread(manager.__enter__)
-    try:
-        yield given
-    except BaseException:
-        if not await asyncio.shield(asyncio.to_thread(manager.__exit__, *sys.exc_info())):
-            raise
-    else:
-        await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))
 
 
 def _tell(log_path: Path, words: str) -> None:

@@ -15,6 +15,8 @@ from mlmesh_pipeline.ir.container_resources import Resources
 from mlmesh_pipeline.ir.quantity import format_bytes
 
 _OOM_SCORE = 500
+_PROCESSES = 1024
+_PROCESSES_OF_CPU = 256
 _SHARE_OF_MEMORY = 0.8
 _SHARE_OF_ALL = 0.9
 _SHARE_OF_DISK = 0.9
@@ -44,7 +46,8 @@ def limits_of(settings: Settings, resources: Resources, disk: int) -> Limits:
     most = settings.max_task_memory or int(settings.machine.memory * _SHARE_OF_MEMORY)
     return Limits(
         memory_bytes=min(resources.memory_limit or most, most),
-        processes=settings.max_task_processes,
+        processes=settings.max_task_processes
+        or max(_PROCESSES, settings.machine.millicpus * _PROCESSES_OF_CPU // 1000),
         cpus=_whole_cpus(resources),
         open_files=settings.max_task_open_files,
         file_bytes=disk,

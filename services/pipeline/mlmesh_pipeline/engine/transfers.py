@@ -16,7 +16,7 @@ Check = Callable[[], None]
 """Is to be called now and then by what runs in a thread; raises Stopped when nobody waits for it any more."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 15.0
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
 _AT_ONCE = 256
 
 
@@ -59,7 +59,7 @@ class Transfers:
         while True:
             try:
                 async with self._slots:
-                    return await _in_thread(job)
+                    return await in_thread(job)
             except Unavailable as error:
                 if not since:
                     since = loop.time()
@@ -95,7 +95,8 @@ async def together(works: Iterable[Awaitable[T]]) -> list[T]:
     return results
 
 
-async def _in_thread(job: Callable[[Check], T]) -> T:
+async def in_thread(job: Callable[[Check], T]) -> T:
+    """Runs something that blocks in a thread that does not outlive the process; gives or raises what it does."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     stop = threading.Event()

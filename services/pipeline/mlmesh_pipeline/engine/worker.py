@@ -16,8 +16,9 @@ from mlmesh_kit.launch import ExecLauncher, ExitStatus, Launcher, Limits, Proces
 
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output, report_of
-from mlmesh_pipeline.engine.packages import NotInstalled, PackageLimits, Packages, activate, missing, scratch_folder
+from mlmesh_pipeline.engine.packages import NotInstalled, PackageLimits, Packages, activate, missing
 from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.engine.scratch import scratch_folder
 from mlmesh_pipeline.engine.staging import NotStaged, Staged, Staging
 from mlmesh_pipeline.engine.steps import with_task_inputs
 from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
@@ -132,7 +133,7 @@ class Worker:
     async def _run(self, work: Work, started: Callable[[Process], Awaitable[None]], launcher: Launcher) -> Values:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(scratch_folder(work.scratch))
+            await stack.enter_async_context(scratch_folder(work.scratch))
             environment = self._environment(work)
             try:
                 staged = await self.staging.fetch(work)
@@ -162,6 +163,8 @@ class Worker:
             outputs = await asyncio.to_thread(read_output, work.component, given, work.scratch, staged.digest)
         except BadOutput as error:
             raise TaskFailed(str(error), status.code) from error
+        except RecursionError as error:
+            raise TaskFailed("its outputs are nested too deep", status.code) from error
         except OSError as error:
             raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
         if isinstance(work.code, CommandLine):
@@ -204,6 +207,8 @@ class Worker:
         else:
             installing = self._installed(work, work.code, environment, limits)
             argv = self._executor(work, work.code, await stack.enter_async_context(installing), given)
+        if any("\0" in text for text in (*argv, *environment.values())):
+            raise TaskFailed("its command or a variable holds a NUL character, which no process can be given")
         return ProcessSpec(
             argv=argv,
             cwd=work.scratch,

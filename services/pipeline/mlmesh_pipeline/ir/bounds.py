@@ -5,7 +5,8 @@ from typing import Any
 
 from mlmesh_kit.errors import InvalidArgument
 
-MAX_DEPTH = 100
+MAX_DEPTH = 95
+"""In nested messages, as the API gives a specification (a map is three, a list two): protobuf reads at most 100."""
 MAX_NODES = 500_000
 MAX_BYTES = 8 << 20
 _MAX_BITS = 1023  # of whole numbers: what a double holds
@@ -29,7 +30,9 @@ def check_bounds(content: Any, field: str) -> None:
         item, depth, place = stack.pop()
         nodes += 1
         if depth > MAX_DEPTH:
-            raise InvalidArgument(f"nested deeper than {MAX_DEPTH} levels", field=_path(place, field))
+            raise InvalidArgument(
+                "nested deeper than messages can be: some 30 maps or 45 lists", field=_path(place, field)
+            )
         if nodes > MAX_NODES:
             raise InvalidArgument(f"more than {MAX_NODES} values", field=field)
         if isinstance(item, dict):
@@ -37,9 +40,9 @@ def check_bounds(content: Any, field: str) -> None:
                 if not isinstance(key, str) or not _is_text(key):
                     raise InvalidArgument("keys must be text", field=_path(place, field))
                 size += len(key)
-                stack.append((value, depth + 1, (place, key)))
+                stack.append((value, depth + 3, (place, key)))
         elif isinstance(item, list):
-            stack += [(value, depth + 1, (place, number)) for number, value in enumerate(item)]
+            stack += [(value, depth + 2, (place, number)) for number, value in enumerate(item)]
         elif fault := _fault_of(item):
             raise InvalidArgument(fault, field=_path(place, field))
         elif isinstance(item, str):
@@ -71,12 +74,16 @@ def _is_text(text: str) -> bool:
     return True
 
 
+def _short(key: str | int) -> str | int:
+    return key[:100] if isinstance(key, str) else key
+
+
 def _path(place: _Place, field: str) -> str:
     """Writes a place as the path of a field; of one that is very deep, the end."""
     keys: list[str] = []
     while place is not None and len(keys) < 20:
         place, key = place
-        keys.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{str(key)[:100]!r}]")
+        keys.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{_short(key)!r}]")
     path = "".join(reversed(keys))
     if place is not None:
         return f"{field}...{path}"

@@ -1,5 +1,6 @@
 """How kfp-kubernetes names secrets and config maps: by a constant, an input of the DAG, an output of a task beside."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ class Source:
     optional: bool
 
 
+_SECONDS = re.compile(r"\d{1,10}(\.\d{1,9})?")
 KINDS = (
     ("secretAsEnv", "secretName", "secretNameParameter", "secretKey", "secret"),
     ("configMapAsEnv", "configMapName", "configMapNameParameter", "configMapKey", "config map"),
@@ -60,6 +62,29 @@ def unsupported(config: Mapping[str, Any]) -> str:
         if not source.name and not source.parameter and not source.output[0]:
             return f"the name of a {source.kind} must be a constant, an input or an output of a task"
     return ""
+
+
+def faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Gives what is wrong in an executor's platform configuration: the field, and what was expected."""
+    for field in [name for kind in KINDS for name in (kind[0], kind[0].replace("AsEnv", "AsVolume"))]:
+        given = config.get(field, [])
+        if not isinstance(given, list) or not all(isinstance(entry, Mapping) for entry in given):
+            yield field, "must be a list of mappings"
+    for source in sources(config):
+        if problem := problem_of_variable(source.variable):
+            yield "keyToEnv.envVar", f"{source.variable!r} {problem}"
+    metadata = config.get("podMetadata", {})
+    for field in ("labels", "annotations"):
+        if not isinstance(metadata, Mapping) or not isinstance(metadata.get(field, {}), Mapping):
+            yield f"podMetadata.{field}", "must be a mapping"
+    seconds = config.get("activeDeadlineSeconds", 0)
+    if isinstance(seconds, bool) or not _SECONDS.fullmatch(str(seconds)):
+        yield "activeDeadlineSeconds", "must be a number of seconds"
+
+
+def problem_of_variable(name: str) -> str:
+    """Says why a name cannot be that of an environment variable; "" if it can."""
+    return "" if name and not set(name) & {"=", "\0"} else "is no name of an environment variable"
 
 
 def _named(entry: Mapping[str, Any], name_field: str, parameter_field: str) -> tuple[str, str, tuple[str, str]]:

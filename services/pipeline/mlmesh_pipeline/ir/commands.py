@@ -52,6 +52,8 @@ class AllowedCommands:
 
     def problem(self, program: str) -> str:
         """Says why a program may not be started; "" if it may."""
+        if "*" in self.names and "{{$" in program:  # it is said when the task runs
+            return ""
         if "*" not in self.names and program not in self.names:
             return (
                 "container components run here as processes only if the setting CONTAINER_COMMANDS names their "
@@ -88,6 +90,31 @@ def check_command(command: CommandLine, component: Any) -> None:
             # What the compiler adds for f-strings is an input of the task alone.
             if name not in known and not name.startswith("pipelinechannel--"):
                 raise BadCommand(f"{found[0]} names what the component does not have")
+
+
+def programs_of(command: CommandLine) -> list[str]:
+    """Gives the programs that a command may start: its first word, or those that a structure there may stand for.
+
+    Raises:
+        BadCommand: A structure is none.
+    """
+    found: list[str] = []
+    for word in command.words:
+        ways = _ways(_structure(word))
+        found += [words[0] for words in ways if words and words[0] not in found]
+        if all(ways):
+            break
+    return found
+
+
+def _ways(found: Any) -> list[list[str]]:
+    """Gives the words that a structure stands for, for each way that it can go."""
+    match found:
+        case {"IfPresent": {"InputName": str(), **ways}}:
+            return [words for name in ("Then", "Else") for words in _ways(ways.get(name))]
+        case list() if any(isinstance(one, dict) for one in found[:1]):
+            return [[*first, *_expand(found[1:], None)] for first in _ways(found[0])]
+    return [_expand(found, None)]
 
 
 def fill_command(command: CommandLine, given: Mapping[str, Any], context: Mapping[str, str]) -> list[str]:

@@ -36,6 +36,9 @@ class Machine:
     memory: int
 
 
+UNBOUNDED = Machine(1 << 62, 1 << 62)
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a container asks for and may take; 0: not said.

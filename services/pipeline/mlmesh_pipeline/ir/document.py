@@ -7,7 +7,8 @@ from typing import Any
 from google.protobuf import json_format
 from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_pipeline.ir.bounds import MAX_DEPTH, check_bounds
+from mlmesh_pipeline.ir.bounds import check_bounds
+from mlmesh_pipeline.ir.messages import read_message
 from mlmesh_pipeline.ir.proto import DeploymentConfig, PipelineSpec, PlatformSpec
 
 FIELD = "pipeline_spec"
@@ -88,6 +89,8 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
         InvalidArgument: It has unknown fields, wrong types, or is too deep; the message has the path.
     """
     check_bounds(content, FIELD)
+    if "apiVersion" in content:
+        raise InvalidArgument("is a manifest of Kubernetes or of KFP 1; compile the pipeline with KFP 2", field=FIELD)
     whole = dict(content)
     if "pipeline_spec" in whole:
         unknown = set(whole) - {"pipeline_spec", "platform_spec"}
@@ -96,10 +99,10 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
         spec_content, platform_content = whole["pipeline_spec"], whole.get("platform_spec") or {}
     else:
         spec_content, platform_content = whole, {}
-    spec = _message(spec_content, PipelineSpec(), FIELD)
+    spec = read_message(spec_content, PipelineSpec(), FIELD)
     deployment_content = json_format.MessageToDict(spec.deployment_spec)
-    deployment = _message(deployment_content, DeploymentConfig(), f"{FIELD}.deploymentSpec")
-    platform = _message(_without_other_settings(platform_content), PlatformSpec(), "platform_spec")
+    deployment = read_message(deployment_content, DeploymentConfig(), f"{FIELD}.deploymentSpec")
+    platform = read_message(_without_other_settings(platform_content), PlatformSpec(), "platform_spec")
     return PipelineDocument(spec, deployment, platform, whole)
 
 
@@ -117,17 +120,3 @@ def _without_other_settings(content: Any) -> Any:
                 kept = {key: value for key, value in config.items() if key not in OTHER_PIPELINE_SETTINGS}
                 found[name] = {**found[name], field: kept}
     return {**content, "platforms": found}
-
-
-def _message(content: Any, message: Any, field: str) -> Any:
-    if not isinstance(content, dict):
-        raise InvalidArgument("must be a mapping", field=field)
-    try:
-        return json_format.ParseDict(content, message, max_recursion_depth=MAX_DEPTH)
-    except (json_format.ParseError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise InvalidArgument(_words(error), field=field) from error
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.replace("ml_pipelines.", "")[:500]

@@ -10,13 +10,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_EXECUTOR = re.compile(r"python3? -m kfp\.dsl\.executor_main\s")
+_EXECUTOR = re.compile(r"python3? -m kfp\.(dsl|components)\.executor_main\s")
 _INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>.*?)\s*(?=&&|$|\n)", re.DOTALL)
 # --no-deps is what the compiler writes for kfp itself, which is not installed.
 _DROPPED = {"--quiet", "-q", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
 _FLAGS = {"--no-index", "--pre", "--prefer-binary", "--require-hashes"}
 _VALUED = {"--index-url", "-i", "--extra-index-url", "--trusted-host", "--find-links", "-f", "--only-binary"}
 _KFP_SOURCE = re.compile(r"(^|[/:@])kubeflow/pipelines(\.git)?([@#/]|$)|[#&]egg=kfp(-pipeline-spec)?($|[&\[])")
+_KFP_FORK = re.compile(r"(^|[/:@])[\w.-]+/pipelines(\.git)?([@#/]|$)")
 _KFP_FOLDERS = {"sdk/python", "api/v2alpha1/python"}
 _KFP_FILE = re.compile(r"(^|/)kfp(-|_pipeline_spec-|-pipeline-spec-)\d[^/]*\.(whl|tar\.gz|zip)$")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
@@ -113,4 +114,6 @@ def _is_own(requirement: str) -> bool:
 def _is_kfp_source(url: str) -> bool:
     """Tells whether it is a repository with kfp in it: other packages are in that of Kubeflow Pipelines as well."""
     folder = re.search(r"subdirectory=([^&]*)", url)
-    return bool(_KFP_SOURCE.search(url)) and (folder is None or folder[1].strip("/") in _KFP_FOLDERS)
+    if folder is None:
+        return bool(_KFP_SOURCE.search(url))
+    return bool(_KFP_SOURCE.search(url) or _KFP_FORK.search(url)) and folder[1].strip("/") in _KFP_FOLDERS

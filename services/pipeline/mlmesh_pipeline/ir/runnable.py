@@ -4,9 +4,10 @@ from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
-from mlmesh_pipeline.ir.cluster_names import unsupported, volumes
-from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command
-from mlmesh_pipeline.ir.container_resources import Machine, check_resources
+from mlmesh_pipeline.ir.check import components_used
+from mlmesh_pipeline.ir.cluster_names import faults, problem_of_variable, unsupported, volumes
+from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command, programs_of
+from mlmesh_pipeline.ir.container_resources import UNBOUNDED, Machine, check_resources
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
 from mlmesh_pipeline.ir.lightweight import LightweightComponent, NotLightweight, recognise
 from mlmesh_pipeline.ir.placeholders import names_in
@@ -25,7 +26,7 @@ _KNOWN_PLATFORM = _HARMLESS_PLATFORM | {"activeDeadlineSeconds", "secretAsEnv", 
 _VOLUMES = {"secretAsVolume", "configMapAsVolume"}
 
 
-def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine: Machine) -> None:
+def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine: Machine = UNBOUNDED) -> None:
     """Checks that every executor is one that runs here.
 
     Args:
@@ -37,7 +38,8 @@ def check_runnable(document: PipelineDocument, allowed: AllowedCommands, machine
         InvalidArgument: A placeholder is none, or an amount of CPUs or memory.
         FailedPrecondition: One does not run here; the message names it and what would run it.
     """
-    for name, component in document.spec.components.items():
+    for name in sorted(components_used(document)):
+        component = document.component(name)
         if component.WhichOneof("implementation") == "executor_label":
             _check_executor(document, component, allowed, machine)
         if component.task_config_passthroughs:
@@ -124,7 +126,9 @@ def _check_executor(document: PipelineDocument, component: Any, allowed: Allowed
         if key not in _KNOWN_PLATFORM and not optional:
             raise FailedPrecondition(f"{where}.{key} needs Kubernetes; it is not served here yet")
     if problem := unsupported(config):
-        raise FailedPrecondition(f"{where}.{problem}")
+        raise FailedPrecondition(f"{where}: {problem}")
+    for field, problem in faults(config):
+        raise InvalidArgument(problem, field=f"{where}.{field}")
 
 
 def _check_container(component: Any, container: Any, path: str, allowed: AllowedCommands) -> None:
@@ -137,14 +141,18 @@ def _check_container(component: Any, container: Any, path: str, allowed: Allowed
             raise FailedPrecondition(f"{where}: it has no command, so that of the image is meant; it needs Kubernetes")
         try:
             check_command(code, component)
+            programs = programs_of(code)
         except BadCommand as error:
             raise InvalidArgument(str(error), field=f"{path}.container") from error
-        if problem := allowed.problem(container.command[0]):
-            raise FailedPrecondition(f"{where}: {problem}")
+        for program in programs:
+            if problem := allowed.problem(program):
+                raise FailedPrecondition(f"{where}: {problem}")
     for variable in container.env:
+        where = f"{path}.container.env[{variable.name!r}]"
+        if problem := problem_of_variable(variable.name):
+            raise InvalidArgument(problem, field=where)
         if unknown := names_in(variable.value)[1]:
-            message = f"unknown placeholder {min(unknown)}"
-            raise InvalidArgument(message, field=f"{path}.container.env[{variable.name!r}]")
+            raise InvalidArgument(f"unknown placeholder {min(unknown)}", field=where)
 
 
 def _check_importer(document: PipelineDocument, importer: Any, path: str) -> None:

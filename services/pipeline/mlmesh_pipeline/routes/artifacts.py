@@ -4,8 +4,6 @@ import asyncio
 import datetime
 from collections.abc import Sequence
 
-import anyio
-import anyio.to_thread
 from mlmesh_kit.access import IN_DOMAIN, Access
 from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.http import route
@@ -16,7 +14,7 @@ from starlette.routing import Route
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.resources import Artifact
-from mlmesh_pipeline.routes.ranges import respond
+from mlmesh_pipeline.routes.ranges import Reads, respond
 from mlmesh_pipeline.store import RunStore, TaskStore
 
 _READS_AT_A_TIME = 16
@@ -34,7 +32,7 @@ class ArtifactRoutes:
         self._runs = runs
         self._tasks = tasks
         self._reader = reader
-        self._limiter: anyio.CapacityLimiter | None = None  # it wants a running loop
+        self._reads = Reads(_READS_AT_A_TIME)
 
     def routes(self) -> Sequence[Route]:
         """Gives the routes."""
@@ -53,20 +51,19 @@ class ArtifactRoutes:
             raise InvalidArgument("must be bytes or link", field="download")
         if (listed := query.get("list", "false").lower()) not in {"true", "false"}:
             raise InvalidArgument("must be true or false", field="list")
-        threads = self._threads()
         member = query.get("path", "")
         if listed == "true":
-            return JSONResponse(await anyio.to_thread.run_sync(self._reader.listing, artifact, limiter=threads))
+            return JSONResponse(await self._reads.run(lambda: self._reader.listing(artifact)))
         if download == "link":
-            return await self._link(artifact, member, threads)
-        content = await anyio.to_thread.run_sync(self._reader.content, artifact, member, limiter=threads)
+            return await self._link(artifact, member)
+        content = await self._reads.run(lambda: self._reader.content(artifact, member))
         if content.path is not None:
             return FileResponse(content.path, media_type="application/octet-stream", filename=content.filename)
-        return await respond(request, content, threads)
+        return await respond(request, content, self._reads)
 
-    async def _link(self, artifact: Artifact, member: str, threads: anyio.CapacityLimiter) -> Response:
+    async def _link(self, artifact: Artifact, member: str) -> Response:
         seconds = self._reader.link_seconds
-        url = await anyio.to_thread.run_sync(self._reader.link, artifact, member, limiter=threads)
+        url = await self._reads.run(lambda: self._reader.link(artifact, member))
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
         return JSONResponse(
             {"url": url, "expires_at": expires.isoformat(timespec="seconds").replace("+00:00", "Z")},
@@ -85,9 +82,3 @@ class ArtifactRoutes:
         if int(index) >= len(items):
             raise NotFound("artifact", name)
         return items[int(index)]
-
-    def _threads(self) -> anyio.CapacityLimiter:
-        """Gives what bounds reads at a time: threads that wait for an object store are not those of the database."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(_READS_AT_A_TIME)
-        return self._limiter

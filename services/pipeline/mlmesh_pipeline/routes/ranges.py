@@ -1,20 +1,40 @@
 """Bytes of an object store over HTTP: whole, or the range that was asked for (RFC 9110)."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
-from typing import BinaryIO
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
-import anyio
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from mlmesh_pipeline.artifacts import Content
+from mlmesh_pipeline.engine.transfers import in_thread
 
-_CHUNK = 256 << 10
+T = TypeVar("T")
+
+_CHUNK = 1 << 20
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
 _MOST_DIGITS = 19
+
+
+class Reads:
+    """Reads from stores, a few at a time. A store that does not answer keeps nobody else waiting.
+
+    Args:
+        at_a_time: How many; more wait.
+    """
+
+    def __init__(self, at_a_time: int) -> None:
+        self._slots = asyncio.Semaphore(at_a_time)
+
+    async def run(self, read: Callable[[], T]) -> T:
+        """Runs something that blocks; gives or raises what it does."""
+        async with self._slots:
+            return await in_thread(lambda _: read())
 
 
 class NotSatisfiable(ValueError):
@@ -51,13 +71,13 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return start, end - start
 
 
-async def respond(request: Request, content: Content, threads: anyio.CapacityLimiter) -> Response:
+async def respond(request: Request, content: Content, reads: Reads) -> Response:
     """Answers a GET or HEAD with the bytes of a content, streamed.
 
     Args:
         request: What was asked.
         content: What there is.
-        threads: Bounds the reads at a time.
+        reads: Runs what blocks.
     """
     tag = f'"{content.etag}"'
     headers = {
@@ -82,16 +102,15 @@ async def respond(request: Request, content: Content, threads: anyio.CapacityLim
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
     # Opened before the answer begins, so that what is wrong has a status of its own.
-    stream = await run_sync(content.open, start, length, limiter=threads)
-    body = _chunks(stream, length, threads)
+    stream = await reads.run(lambda: content.open(start, length))
+    body = _chunks(stream, length, reads)
     return StreamingResponse(body, status, headers=headers, media_type="application/octet-stream")
 
 
-async def _chunks(stream: BinaryIO, length: int, threads: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
+async def _chunks(stream: BinaryIO, length: int, reads: Reads) -> AsyncIterator[bytes]:
     try:
-        while length > 0 and (chunk := await run_sync(stream.read, min(_CHUNK, length), limiter=threads)):
+        while length > 0 and (chunk := await reads.run(partial(stream.read, min(_CHUNK, length)))):
             length -= len(chunk)
             yield chunk
-    finally:
-        with anyio.CancelScope(shield=True):
-            await run_sync(stream.close, limiter=threads)
+    finally:  # a read that still waits for the store holds the stream's lock
+        threading.Thread(target=stream.close, name="close", daemon=True).start()

@@ -265,12 +265,43 @@ def run_details(
     return details
 
 
+def content_of(message: Any, field: str) -> Any:
+    """Gives a Struct or Value as JSON.
+
+    Args:
+        message: It.
+        field: Where it is in the request.
+
+    Raises:
+        InvalidArgument: JSON has no such number (infinity, NaN).
+    """
+    try:
+        return json_format.MessageToDict(message)
+    except ValueError as error:
+        raise InvalidArgument("must not have infinite numbers or NaN in it", field=field) from error
+
+
 def parameters_of(config: Any) -> dict[str, Any]:
-    """Reads the parameters of a RuntimeConfig."""
+    """Reads the parameters of a RuntimeConfig.
+
+    Raises:
+        InvalidArgument: One has a number that JSON does not have.
+    """
     return {
-        name: json_format.MessageToDict(value) if value.WhichOneof("kind") not in {None, "null_value"} else None
+        name: content_of(value, f"runtime_config.parameters[{name!r}]")
+        if value.WhichOneof("kind") not in {None, "null_value"}
+        else None
         for name, value in config.parameters.items()
     }
+
+
+def plugins_input_of(asked: Any) -> dict[str, Any]:
+    """Reads what a run or recurring run gives to plugins.
+
+    Raises:
+        InvalidArgument: There is a number in it that JSON does not have.
+    """
+    return {name: content_of(value, f"plugins_input[{name!r}]") for name, value in asked.plugins_input.items()}
 
 
 def tags_of(text: str) -> dict[str, str]:

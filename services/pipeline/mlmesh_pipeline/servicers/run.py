@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format
+from google.protobuf import empty_pb2
 from mlmesh_kit.access import require
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from mlmesh_kit.identity import current_caller
@@ -12,7 +12,14 @@ from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.resources import Run, StorageState
 from mlmesh_pipeline.runs import NewRun, Runs
-from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message, struct
+from mlmesh_pipeline.servicers.convert import (
+    list_query,
+    parameters_of,
+    plugins_input_of,
+    run_details,
+    run_message,
+    struct,
+)
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import ExperimentStore, RunStore, TaskStore
 
@@ -57,7 +64,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             pipeline_root=asked.runtime_config.pipeline_root,
             service_account=asked.service_account,
             creator=current_caller().user,
-            plugins_input={name: json_format.MessageToDict(value) for name, value in asked.plugins_input.items()},
+            plugins_input=plugins_input_of(asked),
         )
         return self._message(self._runs.create(experiment, new, spec, version))
 

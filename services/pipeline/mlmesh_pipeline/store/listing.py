@@ -17,6 +17,7 @@ MAX_VALUES = 1000
 MAX_CHARACTERS = 10_000
 MAX_SECONDS = 253_402_300_799
 """The end of the year 9999."""
+MAX_PAGE_BYTES = 16 << 20
 _LONGEST_EMBEDDED = 1000
 
 
@@ -30,10 +31,12 @@ def list_page(
     query: ListQuery,
     make: Callable[[Row[Any]], T],
     tags: Column[Any] | None = None,
+    weigh: Callable[[Sequence[Row[Any]]], list[int]] | None = None,
 ) -> Page[T]:
     """Lists a page of a table.
 
     A token may come back with the filter and order that it was given for, or (as KFP allows) without both.
+    A page ends early, after at least one row, where its rows would be too much for an answer.
 
     Args:
         connection: Where to read.
@@ -44,6 +47,7 @@ def list_page(
         query: The request.
         make: Turns a row into what is listed.
         tags: Column that `tags.NAME` in a filter looks into.
+        weigh: Gives the bytes that go with each row.
 
     Raises:
         InvalidArgument: A field is not known, a value does not fit, or the token is of another request.
@@ -69,12 +73,23 @@ def list_page(
     order = (value_of.expression.desc(), key.desc()) if descending else (value_of.expression.asc(), key.asc())
     rows = connection.execute(select(table).where(*conditions).order_by(*order).limit(query.page_size + 1)).all()
     token = ""
-    if len(rows) > query.page_size:
-        rows = rows[: query.page_size]
+    size = min(query.page_size, _fitting(weigh(rows))) if weigh else query.page_size
+    if len(rows) > size:
+        rows = rows[:size]
         last = rows[-1]._mapping
         position = [value_of.shortened(last[column]), last[key], total]
         token = encode_page_token([position, *_question(sort_by, predicates)], scope)
     return Page([make(row) for row in rows], total, token)
+
+
+def _fitting(weights: Sequence[int]) -> int:
+    """Gives how many of the first rows an answer can hold, at least one."""
+    whole = 0
+    for number, weight in enumerate(weights):
+        whole += weight
+        if whole > MAX_PAGE_BYTES and number:
+            return number
+    return len(weights) or 1
 
 
 def _limited(predicates: Sequence[Predicate]) -> Sequence[Predicate]:

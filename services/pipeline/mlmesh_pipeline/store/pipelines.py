@@ -12,7 +12,7 @@ from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.resources import Pipeline, PipelineVersion
 from mlmesh_pipeline.store.codec import dump, load
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
 from mlmesh_pipeline.tables import pipeline_versions, pipelines
 
 _FIELDS = {
@@ -190,6 +190,7 @@ class PipelineStore:
                 query=query,
                 make=make,
                 tags=pipeline_versions.c.tags,
+                weigh=lambda rows: sizes_of(connection, [row.spec_digest for row in rows]),
             )
             contents = get_specs(connection, set(digests.values()))
         items = [replace(version, spec=contents[digests[version.version_id]]) for version in page.items]

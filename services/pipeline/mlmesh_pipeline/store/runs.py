@@ -12,7 +12,7 @@ from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, Storage
 from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
 from mlmesh_pipeline.store.tasks import insert_tasks, reopen_tasks
 from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs
 
@@ -145,8 +145,18 @@ class RunStore:
         where: dict[Column[Any], str] = {runs.c.namespace: namespace}
         if experiment_id:
             where[runs.c.experiment_id] = experiment_id
+
         with read(self._engine) as connection:
-            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=run_of)
+            return list_page(
+                connection,
+                runs,
+                _FIELDS,
+                key=runs.c.run_id,
+                where=where,
+                query=query,
+                make=run_of,
+                weigh=lambda rows: sizes_of(connection, ["" if row.version_id else row.spec_digest for row in rows]),
+            )
 
     def set_storage(self, run_id: str, state: StorageState) -> None:
         """Archives or restores a run."""

@@ -24,6 +24,7 @@ from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.tables import artifacts, attempts, cache, events, outbox, tasks
 
 _BATCH = 500
+_NAME_CHARACTERS = 255
 
 
 class TaskStore:
@@ -294,8 +295,8 @@ def _columns(task: Task) -> dict[str, Any]:
         "run_id": task.run_id,
         "path": task.path,
         "path_digest": hashlib.sha256(task.path.encode()).hexdigest(),
-        "name": task.name,
-        "display_name": task.display_name,
+        "name": task.name[:_NAME_CHARACTERS],  # an iteration's may be longer; nothing refers to it
+        "display_name": task.display_name[:_NAME_CHARACTERS],
         "kind": task.kind.value,
         "parent_id": task.parent_id,
         "iteration": task.iteration,
