@@ -1,7 +1,7 @@
 """Where artifacts may be: the artifact root, further pipeline roots, and what importers may name."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
@@ -50,7 +50,7 @@ class ArtifactStores:
         Raises:
             FailedPrecondition: The service may not read there.
         """
-        if self._sources is not None and not _is_below(uri, self._sources):
+        if self._sources is not None and not is_below(uri, self._sources):
             raise FailedPrecondition(f"{uri} is outside what MLMESH_PIPELINE_IMPORT_ROOTS allows")
         with self._lock:
             if self._store is None:
@@ -81,7 +81,7 @@ class ArtifactStores:
         if len(root) > MAX_URI_LENGTH or not unquote(root).isprintable() or "?" in root or "#" in root:
             message = f"must be printable, without '?' and '#', and have at most {MAX_URI_LENGTH} characters"
             raise InvalidArgument(message, field=field)
-        if not _is_below(root, self._roots):
+        if not is_below(root, self._roots):
             raise FailedPrecondition(
                 f"{field}: must be under {' or '.join(self._roots)}; MLMESH_PIPELINE_PIPELINE_ROOTS can allow more"
             )
@@ -99,5 +99,6 @@ def _split(text: str) -> list[str]:
     return [one.strip().rstrip("/") for one in text.split(",") if one.strip()]
 
 
-def _is_below(uri: str, roots: Sequence[str]) -> bool:
-    return any(uri == root or uri.startswith(root + "/") for root in roots)
+def is_below(uri: str, roots: Iterable[str]) -> bool:
+    """Tells whether a URI is one of some roots, or below it."""
+    return ".." not in unquote(uri).split("/") and any(uri == root or uri.startswith(f"{root}/") for root in roots)

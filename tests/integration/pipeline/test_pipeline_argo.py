@@ -342,8 +342,9 @@ def test_a_retry_runs_again_what_follows_from_what_it_runs_again(argo, cluster, 
 
 def test_a_rerun_takes_over_what_it_does_not_run_anew(argo, cluster, compile_pipeline):
     source = argo.service.data_dir / "artifacts" / "imported"
+    source.parent.mkdir(exist_ok=True)
     source.write_text("imported")
-    spec = compile_pipeline(artifacts, caching=False)
+    spec = compile_pipeline(artifacts)  # what is named runs anew, whatever the cache has
     first = argo.run(spec, {"text": "taken over", "place": source.as_uri()})
     analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(argo.channel)
     request = run_analysis_pb2.RerunRunRequest(name=f"runs/{first.run_id}", from_tasks=["read"])

@@ -18,13 +18,16 @@ from support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 @dsl.component
-def make_folder(text: str, folder: dsl.Output[dsl.Dataset], log: dsl.OutputPath("Artifact")):
+def make_folder(
+    text: str, folder: dsl.Output[dsl.Dataset], log: dsl.OutputPath("Artifact"), shared: dsl.Output[dsl.Dataset]
+):
     import pathlib
 
     (pathlib.Path(folder.path) / "sub").mkdir(parents=True)
     (pathlib.Path(folder.path) / "sub" / "a.txt").write_text(text)
     (pathlib.Path(folder.path) / "b.txt").write_text("b")
     pathlib.Path(log).write_text("logged")
+    shared.uri = folder.uri.partition("/default/")[0] + "/shared"  # which is not the task's
 
 
 @dsl.component
@@ -89,6 +92,7 @@ def in_s3(s3_server, tmp_path, monkeypatch, compile_pipeline):
 def test_artifacts_pass_through_s3_and_keep_their_content(in_s3):
     store, root, run, folder = in_s3
     store.put_bytes(b"imported", f"{root}/imported.txt")
+    store.put_bytes(b"of all", f"{root}/shared/x")
     phase, outcomes = run("r1", f"{root}/imported.txt")
     assert phase == "Succeeded", "\n".join(path.read_text()[-1000:] for path in folder.glob("*.log"))
     assert outcomes["read-folder"].outputs.parameters == {"Output": "b,a,imported"}
@@ -98,14 +102,18 @@ def test_artifacts_pass_through_s3_and_keep_their_content(in_s3):
     assert sorted(item.uri.removeprefix(artifact.uri) for item in store.list(artifact.uri)) == ["/b.txt", "/sub/a.txt"]
     assert len(artifact.digest) == 64
     assert store.get_bytes(made["log"][0].uri) == b"logged"
+    assert made["shared"][0].uri == f"{root}/shared"
+    assert store.get_bytes(f"{root}/shared/x") == b"of all"
     assert store.get_bytes(outcomes["copy"].outputs.artifacts["model"][0].uri) == b"b"
     phase, again = run("r2", f"{root}/imported.txt")
     assert phase == "Succeeded"
     assert again["make-folder"].outputs == outcomes["make-folder"].outputs  # from the cache, over runs
     store.delete(f"{artifact.uri}/b.txt")
     store.delete(f"{artifact.uri}/sub/a.txt")
+    store.put_bytes(b"another", f"{root}/imported.txt")
     _, anew = run("r3", f"{root}/imported.txt")
     assert anew["make-folder"].outputs.artifacts["folder"][0].uri != artifact.uri  # what is gone is no answer
+    assert anew["read-folder"].outputs.parameters == {"Output": "b,a,another"}  # nor what was made of other content
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,14 @@ def fetch_artifact(store: ObjectStore, artifact: Artifact, path: Path) -> None:
         patiently(lambda uri=uri, target=target, sha=member.sha256: remote.get(store, uri, target, sha, _go_on))  # type: ignore[misc]
 
 
+def clear_place(store: ObjectStore, uri: str) -> None:
+    """Removes what is at a place of ours in the store, a file or a folder."""
+    patiently(lambda: (store.delete(trees.record_uri(uri)), store.delete_tree(uri)))
+
+
 def send_artifact(store: ObjectStore, path: Path, artifact: Artifact) -> Artifact:
-    """Puts what is at a path into the store, in the place of what is there; gives the artifact as it is stored."""
+    """Puts what is at a path into the store; gives the artifact as it is stored."""
     uri = artifact.uri
-    patiently(lambda: (store.delete(trees.record_uri(uri)), store.delete_tree(uri)))  # of an attempt before this one
     if path.is_file():
         sent = patiently(lambda: remote.put(store, path, uri, _go_on))
         return replace(artifact, digest=sent.sha256, etag=sent.etag)
@@ -63,6 +67,11 @@ def send_artifact(store: ObjectStore, path: Path, artifact: Artifact) -> Artifac
 def is_stored(store: ObjectStore, artifact: Artifact) -> bool:
     """Tells whether the store has an artifact as it was recorded."""
     return patiently(lambda: remote.is_as_it_was(store, artifact, _go_on))
+
+
+def name_of(store: ObjectStore, uri: str) -> str:
+    """Gives what changes when what is at a URI does; empty where there is nothing, or too much to look at."""
+    return patiently(lambda: remote.name_of(store, uri, _go_on))
 
 
 def make_open(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mlmesh_kit.errors import NotFound, ServiceError
 from mlmesh_kit.objectstore import ObjectStore
 
-from mlmesh_pipeline.argo.artifacts import fetch_artifact, is_stored
+from mlmesh_pipeline.argo.artifacts import fetch_artifact, is_stored, name_of
 from mlmesh_pipeline.argo.claims import create_claim, delete_claim
 from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.names import task_id_of
@@ -23,6 +23,7 @@ from mlmesh_pipeline.argo.state import Record, RunState, folder_of
 from mlmesh_pipeline.argo.templates import DECISION, ITERATIONS, PATCH, RUN, TASK
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
+from mlmesh_pipeline.artifact_stores import is_below, is_remote
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import NoValue, Outcome, problem_of_input, resolve_inputs
@@ -43,7 +44,6 @@ from mlmesh_pipeline.resources import Artifact, Problem, Run, RuntimeState, Valu
 logger = logging.getLogger(__name__)
 _INVALID, _NOT_FOUND, _NOT_READY = 3, 5, 9  # google.rpc.Code
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
-_REMOTE = ("s3://", "minio://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class TaskDriver:
     def _container(self, place: Place, container: Any, inputs: Values, upstream: Mapping[str, Outcome]) -> Decision:
         caching = place.spec.caching_options
         mark = fingerprint(self._run, place.component, container, inputs, caching.cache_key)
-        if caching.enable_cache:
+        if caching.enable_cache and not self._run.rerun_of:
             found = self._state.cached(mark)
             if found is not None and self._is_there(found[1]):
                 record = Record(RuntimeState.SKIPPED, found[1], None, mark, found[0])
@@ -179,13 +179,15 @@ class TaskDriver:
         if not uri:
             return self._fail(place.path, Problem(_INVALID, "the importer has no URI"))
         roots = self._options.import_roots
-        if uri.startswith(_REMOTE) and roots is not None and not _is_below(uri, roots):
+        if is_remote(uri) and roots is not None and not is_below(uri, roots):
             problem = Problem(_NOT_READY, f"{uri} is outside what MLMESH_PIPELINE_IMPORT_ROOTS allows")
             return self._fail(place.path, problem)
+        etag = ""
         if self._is_ours(uri):
             try:
                 if not self._exists(uri):
                     return self._fail(place.path, Problem(_NOT_FOUND, f"there is nothing at {uri}"))
+                etag = name_of(self._state.store, uri) if is_remote(uri) else ""
             except ServiceError as error:
                 return self._fail(place.path, Problem(_NOT_READY, f"{uri}: {error.message}"))
         context = self._context(place)
@@ -198,6 +200,7 @@ class TaskDriver:
             uri=uri,
             metadata=importer_metadata(importer, inputs, context),
             digest=digest_of(uri) if self._is_ours(uri) else "",
+            etag=etag,
         )
         if importer.download_to_workspace:
             artifact = self._downloaded(artifact)
@@ -207,11 +210,11 @@ class TaskDriver:
 
     def _is_ours(self, uri: str) -> bool:
         """Tells whether we look at what is at a URI: in the object store, or on the shared volume."""
-        return uri.startswith(_REMOTE) or _is_below(uri, [self._options.artifact_root])
+        return is_remote(uri) or is_below(uri, [self._options.artifact_root])
 
     def _downloaded(self, artifact: Artifact) -> Artifact:
         """Copies an artifact into the workspace, which this pod has."""
-        if not artifact.uri.startswith(_REMOTE):
+        if not is_remote(artifact.uri):
             raise BadPod(f"{artifact.uri} cannot be imported into a workspace: only s3:// and minio:// can")
         fetch_artifact(self._state.store, artifact, Path(workspace_path(artifact.uri)))
         return replace(artifact, metadata={**artifact.metadata, IN_WORKSPACE: True})
@@ -276,10 +279,6 @@ def tell_argo(decision: Decision, folder: Path, task: str) -> None:
     (folder / PATCH).write_text(json.dumps(decision.patch))
     (folder / ITERATIONS).write_text(json.dumps(list(range(decision.iterations))))
     (folder / TASK).write_text(task)
-
-
-def _is_below(uri: str, roots: Iterable[str]) -> bool:
-    return ".." not in uri.split("/") and any(uri == root or uri.startswith(f"{root}/") for root in roots)
 
 
 def _exists(store: ObjectStore, uri: str) -> bool:

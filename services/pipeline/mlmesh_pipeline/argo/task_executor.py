@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mlmesh_pipeline.argo.artifacts import fetch_artifact, make_open, send_artifact
+from mlmesh_pipeline.argo.artifacts import clear_place, fetch_artifact, make_open, send_artifact
 from mlmesh_pipeline.argo.names import task_id_of
 from mlmesh_pipeline.argo.options import IN_WORKSPACE, Options
 from mlmesh_pipeline.argo.pod import given_to, local_path, task_folder
 from mlmesh_pipeline.argo.state import Record, RunState, folder_of
 from mlmesh_pipeline.argo.tree import Tree
+from mlmesh_pipeline.artifact_stores import is_below
 from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, read_output, report_of
 from mlmesh_pipeline.engine.paths import RunPaths
 from mlmesh_pipeline.ir.commands import CommandLine
@@ -111,6 +112,10 @@ class TaskExecutor:
         """Puts an artifact into the store; gives it as it is there."""
         path = Path(elsewhere) if elsewhere else self._path_of(artifact.uri)
         if path is None or not artifact.uri.startswith(_STORED):
+            return artifact
+        if is_below(artifact.uri, [self._output_uri]):
+            clear_place(self._state.store, artifact.uri)  # of an attempt before this one
+        elif not path.exists():  # the task points to what others have put there
             return artifact
         return send_artifact(self._state.store, path, artifact)
 
