@@ -1,17 +1,19 @@
 """Artifacts as they are read by people and programs: bytes, files of folders, links."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from mlmesh_kit.objectstore import ObjectInfo, ObjectStore, below, relative_name
 
 from mlmesh_pipeline.artifact_stores import ArtifactStores, is_remote
-from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.engine import remote
+from mlmesh_pipeline.engine.executor_io import digest_of
+from mlmesh_pipeline.engine.paths import file_path, file_uri
 from mlmesh_pipeline.engine.trees import is_inside, walk
 from mlmesh_pipeline.resources import NO_CONTENT, Artifact
 
@@ -45,11 +47,13 @@ class ArtifactReader:
     Args:
         stores: The object stores.
         link_seconds: How long a link is good.
+        folders: Where on this machine it may read; None: everywhere.
     """
 
-    def __init__(self, stores: ArtifactStores, link_seconds: int) -> None:
+    def __init__(self, stores: ArtifactStores, link_seconds: int, folders: Sequence[Path] | None = None) -> None:
         self._stores = stores
         self.link_seconds = link_seconds
+        self._folders = folders
 
     def content(self, artifact: Artifact, member: str = "") -> Content:
         """Finds the bytes of an artifact that is a file, or of a file (`member`) of one that is a folder.
@@ -64,7 +68,7 @@ class ArtifactReader:
             raise InvalidArgument("must be the name of a file in the folder", field="path")
         if is_remote(artifact.uri):
             return self._remote(artifact, member)
-        return _local(artifact, member)
+        return _local(self._here(artifact), artifact, member)
 
     def listing(self, artifact: Artifact) -> dict[str, Any]:
         """Lists the files of an artifact: `{"uri", "folder", "files": [{"path", "size"}], "truncated"}`.
@@ -76,7 +80,7 @@ class ArtifactReader:
             FailedPrecondition: It is where the service cannot read.
             Unavailable: The object store cannot be reached.
         """
-        files = self._remote_files(artifact) if is_remote(artifact.uri) else _local_files(artifact)
+        files = self._remote_files(artifact) if is_remote(artifact.uri) else _local_files(self._here(artifact))
         return {
             "uri": artifact.uri,
             "folder": files is not None,
@@ -96,6 +100,40 @@ class ArtifactReader:
             raise FailedPrecondition(f"artifact {artifact.name!r} is in a store that gives no links")
         found = self._remote(artifact, member)
         return self._stores.of(found.uri).presigned_url(found.uri, self.link_seconds, found.filename)
+
+    def digest(self, artifact: Artifact) -> str:
+        """Gives the digest that an artifact has now; of one in an object store without reading it. "": it is gone.
+
+        Raises:
+            Unavailable: The object store cannot be reached.
+        """
+        if not is_remote(artifact.uri):
+            try:
+                return digest_of(file_uri(self._here(artifact)))
+            except FailedPrecondition:
+                return ""
+        try:
+            store = self._stores.of(artifact.uri)
+            if not artifact.etag:  # what the store called it is not known: a part of an input that was given again
+                return artifact.digest if store.exists(artifact.uri) else ""
+            if remote.is_as_it_was(store, artifact, lambda: None):
+                return artifact.digest
+            return remote.name_of(store, artifact.uri, lambda: None)
+        except (NotFound, PermissionDenied, FailedPrecondition):
+            return ""
+
+    def _here(self, artifact: Artifact) -> Path:
+        """Gives the path of an artifact on this machine.
+
+        Raises:
+            FailedPrecondition: There is nothing that may be read.
+        """
+        path = file_path(artifact.uri)
+        if path is not None and path.exists():
+            whole = path.resolve()
+            if self._folders is None or any(whole.is_relative_to(folder.resolve()) for folder in self._folders):
+                return path
+        raise FailedPrecondition(f"artifact {artifact.name!r} ({artifact.uri}) is not on this machine")
 
     def _remote(self, artifact: Artifact, member: str) -> Content:
         store = self._stores.of(artifact.uri)
@@ -126,10 +164,7 @@ def _stat(store: ObjectStore, uri: str, artifact: Artifact, member: str) -> Obje
     raise FailedPrecondition(_is_folder(artifact))
 
 
-def _local(artifact: Artifact, member: str) -> Content:
-    root = file_path(artifact.uri)
-    if root is None or not root.exists():
-        raise FailedPrecondition(f"artifact {artifact.name!r} ({artifact.uri}) is not on this machine")
+def _local(root: Path, artifact: Artifact, member: str) -> Content:
     path = root / member if member else root
     if member and not path.resolve().is_relative_to(root.resolve()):
         raise NotFound("file", member)
@@ -148,10 +183,7 @@ def _local(artifact: Artifact, member: str) -> Content:
     return Content(path.name, about.st_size, tag, artifact.uri, path, open_part)
 
 
-def _local_files(artifact: Artifact) -> list[tuple[str, int]] | None:
-    root = file_path(artifact.uri)
-    if root is None or not root.exists():
-        raise FailedPrecondition(f"artifact {artifact.name!r} ({artifact.uri}) is not on this machine")
+def _local_files(root: Path) -> list[tuple[str, int]] | None:
     if not root.is_dir():
         return None
     return [(name, path.stat().st_size) for path, name in islice(walk(root), _MOST_LISTED + 1)]

@@ -1,5 +1,6 @@
 """Wires the service."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmesh_kit.database import create_engine, migrate
@@ -33,7 +34,7 @@ from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
-from mlmesh_pipeline.engine.executor_io import digest_of
+from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
 from mlmesh_pipeline.fetch import PackageFetcher
@@ -97,7 +98,7 @@ def build(settings: Settings) -> ServiceDefinition:
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
     files = FileRoutes(run_store, task_store, work_root, argo.logs if argo else None)
-    reader = ArtifactReader(artifact_stores, settings.link_seconds)
+    reader = ArtifactReader(artifact_stores, settings.link_seconds, _folders(settings))
     artifacts = ArtifactRoutes(run_store, task_store, reader)
     recurring_store = RecurringRunStore(database)
     recurring = RecurringRuns(
@@ -113,7 +114,7 @@ def build(settings: Settings) -> ServiceDefinition:
     run_servicer = RunServicer(
         runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store, reader=reader
     )
-    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
+    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, reader.digest)
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
     fetcher = PackageFetcher(settings.package_hosts, settings.max_package_bytes)
     pipeline_servicer = PipelineServicer(pipelines, pipeline_store, fetcher, settings.max_package_bytes)
@@ -142,6 +143,14 @@ def build(settings: Settings) -> ServiceDefinition:
         http_routes=[*uploads.routes(), *files.routes(), *artifacts.routes()],
         lifespans=[publisher.running, *([argo.running] if argo else []), scheduler.running, timer.running],
     )
+
+
+def _folders(settings: Settings) -> list[Path] | None:
+    """Gives where artifacts may be read on this machine; None: everywhere, since tasks run here and can do so, too."""
+    if settings.backend == "local":
+        return None
+    root = file_path(settings.resolved_artifact_root)
+    return [root] if root is not None else []
 
 
 def _argo(settings: Settings, stores: Stores) -> "ArgoBackend | None":

@@ -15,6 +15,7 @@ from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_grpc
 from support.s3 import BUCKET, SECRET_KEY, Wire, s3_environment
 
 MIB = 1 << 20
@@ -240,8 +241,18 @@ def test_cached_outputs_count_while_the_store_has_them_as_they_were(s3, compile_
     assert by_name(second)["make"].state == run_pb2.SUCCEEDED
     assert by_name(second)["use"].state == run_pb2.SKIPPED  # the content is the same
     s3.store.put_object(BUCKET, key.replace(first.run_id, second.run_id) + "/data", BytesIO(b"spoilt"), 6)
-    third = by_name(s3.client.run(spec, {"text": "cached"}))
+    anew = s3.client.run(spec, {"text": "cached"})
+    third = by_name(anew)
     assert third["make"].state == run_pb2.SUCCEEDED
+    analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(s3.client.channel)
+
+    def plan(run):
+        request = run_analysis_pb2.RerunRunRequest(name=f"runs/{run.run_id}", from_tasks=["join"], validate_only=True)
+        return analysis.RerunRun(request)
+
+    assert {"make", "use"} <= set(plan(anew).reused)
+    assert "output data has been changed" in {task.path: task.reason for task in plan(second).anew}["make"]
+    assert "output tree has been changed" in {task.path: task.reason for task in plan(first).anew}["make"]
     url = f"{base_of(s3.service, second, by_name(second)['make'])}/artifacts/data"
     changed = requests.get(url, timeout=5)
     assert changed.status_code == 400 and "has changed" in changed.json()["message"]

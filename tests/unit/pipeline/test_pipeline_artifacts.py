@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from mlmesh_kit.objectstore import FileStore, Seen
 from mlmesh_pipeline.artifact_stores import ArtifactStores
+from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine import input_cache, trees
 from mlmesh_pipeline.engine.executor_io import digest_of
@@ -421,3 +422,23 @@ def test_who_gives_up_does_not_take_it_from_the_others(tmp_path: Path) -> None:
     asyncio.run(fetch_two())
     assert (tmp_path / "two").read_bytes() == b"x"
     assert store.reads == 1
+
+
+def test_where_tasks_run_elsewhere_files_of_the_service_are_no_artifacts(tmp_path: Path) -> None:
+    for name in ("root", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "other" / "file")
+    (tmp_path / "root" / "folder").symlink_to(tmp_path / "other")
+    reader = ArtifactReader(ArtifactStores(Settings(data_dir=tmp_path)), 60, [tmp_path / "root"])
+
+    def of(name: str) -> Artifact:
+        return Artifact("i", "a", "system.Artifact", "0.0.1", (tmp_path / name).as_uri())
+
+    assert reader.content(of("root/file")).size == 1
+    assert reader.digest(of("root/file")) == digest_of((tmp_path / "root" / "file").as_uri())
+    for name in ("other/file", "root/link", "root/folder", "root/folder/file", "root/../other/file"):
+        for ask in (reader.content, reader.listing):
+            with pytest.raises(FailedPrecondition, match="not on this machine"):
+                ask(of(name))
+        assert reader.digest(of(name)) == ""

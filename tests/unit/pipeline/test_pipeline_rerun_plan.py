@@ -110,9 +110,8 @@ def plan(
     before = parse(pipeline())
     new = parse(after) if after is not None else before
 
-    def digest(uri: str) -> str:
-        path = uri.removeprefix("file:///")
-        return "" if path in gone else path
+    def digest(artifact: Artifact) -> str:
+        return "" if artifact.digest in gone else artifact.digest
 
     return plan_rerun(Pipelines(before, new), tasks or earlier(), set(named), frozenset(changed), digest)
 

@@ -69,7 +69,7 @@ def explain(one: Execution, earlier: Sequence[Execution], digest_of: Digest) -> 
     Args:
         one: The task; it was not answered from the cache.
         earlier: Executions that it could have had its outputs from, the likeliest first.
-        digest_of: Reads what is at a URI now.
+        digest_of: Looks what an artifact is now.
     """
     if one.task.kind != TaskKind.CONTAINER:
         return Explanation(

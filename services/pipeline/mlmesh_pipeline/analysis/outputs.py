@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from mlmesh_pipeline.resources import Values
+from mlmesh_pipeline.resources import Artifact, Values
 
-Digest = Callable[[str], str]
-"""Gives the SHA-256 of what is at a URI; "" where there is nothing."""
+Digest = Callable[[Artifact], str]
+"""Gives the digest of what an artifact is now; "" where there is nothing."""
 
 
 def changed_outputs(values: Values, digest_of: Digest) -> list[str]:
@@ -13,7 +13,7 @@ def changed_outputs(values: Values, digest_of: Digest) -> list[str]:
 
     Args:
         values: Outputs of a task.
-        digest_of: Reads what is there now.
+        digest_of: Looks what is there now.
     """
     found = []
     for name, items in sorted(values.artifacts.items()):
@@ -21,7 +21,7 @@ def changed_outputs(values: Values, digest_of: Digest) -> list[str]:
             if not artifact.digest:
                 continue
             label = f"{name}[{index}]" if len(items) > 1 else name
-            there = digest_of(artifact.uri)
+            there = digest_of(artifact)
             if not there:
                 found.append(f"{label} is gone ({artifact.uri})")
             elif there != artifact.digest:

@@ -67,7 +67,7 @@ def plan_rerun(
         earlier: Tasks of the earlier run.
         named: Paths of the tasks that are to run anew; one without iterations is meant for all of them.
         changed: Names of the parameters that have changed.
-        digest_of: Reads what is at a URI now.
+        digest_of: Looks what an artifact is now.
 
     Raises:
         FailedPrecondition: Nothing would run anew, or not all that is named.

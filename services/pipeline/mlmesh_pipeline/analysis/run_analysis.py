@@ -58,7 +58,7 @@ class RunAnalysis:
     Args:
         runs, tasks, executions: The database.
         maker: Makes runs.
-        digest_of: Reads what is at a URI.
+        digest_of: Looks what an artifact is now.
     """
 
     def __init__(
