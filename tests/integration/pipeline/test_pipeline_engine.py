@@ -81,6 +81,9 @@ def test_artifacts_and_parameters_pass_from_task_to_task(client, compile_pipelin
     assert read.data == b"4 written"
     log = requests.get(f"{base}/log", timeout=5)
     assert "KFP Executor" in log.text
+    for number in ("9" * 5000, "-1", "x", "²"):  # Python itself reads no more than 4300 digits
+        assert requests.get(f"{base}/log", params={"attempt": number}, timeout=5).status_code == 400
+        assert requests.get(f"{base}/artifacts/model", params={"index": number}, timeout=5).status_code == 400
 
 
 def test_a_repeated_run_is_answered_from_the_cache(client, compile_pipeline, by_name):

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.resources import Artifact
+from mlmesh_pipeline.routes.numbers import number_of
 from mlmesh_pipeline.routes.ranges import Reads, respond
 from mlmesh_pipeline.store import RunStore, TaskStore
 
@@ -76,9 +77,7 @@ class ArtifactRoutes:
         task = self._tasks.get(run.run_id, request.path_params["task_id"])
         name = request.path_params["name"]
         items = task.outputs.artifacts.get(name, [])
-        index = request.query_params.get("index", "0")
-        if not index.isdecimal() or len(index) > 9:
-            raise InvalidArgument("must be a number", field="index")
-        if int(index) >= len(items):
+        index = number_of(request, "index") or 0
+        if index >= len(items):
             raise NotFound("artifact", name)
-        return items[int(index)]
+        return items[index]

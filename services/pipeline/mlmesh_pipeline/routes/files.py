@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlmesh_kit.access import IN_DOMAIN, Access
-from mlmesh_kit.errors import InvalidArgument, NotFound
+from mlmesh_kit.errors import NotFound
 from mlmesh_kit.http import route
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.resources import Attempt, AttemptState, Run, Task
+from mlmesh_pipeline.routes.numbers import number_of
 from mlmesh_pipeline.store import RunStore, TaskStore
 
 _CHUNK = 64 << 10
@@ -59,11 +60,9 @@ class FileRoutes:
             one for one in await asyncio.to_thread(self._tasks.attempts_of, task.run_id) if one.task_id == task.task_id
         ]
         follow = request.query_params.get("follow", "").lower() in {"1", "true", "yes"}
-        asked = request.query_params.get("attempt", "")
-        if asked and not asked.isdecimal():
-            raise InvalidArgument("must be a number", field="attempt")
-        number = int(asked or (attempts[-1].number if attempts else 0))
-        if asked and number not in {attempt.number for attempt in attempts}:
+        asked = number_of(request, "attempt")
+        number = asked if asked is not None else attempts[-1].number if attempts else 0
+        if asked is not None and number not in {attempt.number for attempt in attempts}:
             raise NotFound("attempt", number)
         pods = [one for one in attempts if one.number == number and one.pod]
         if pods and self._pods is not None:
