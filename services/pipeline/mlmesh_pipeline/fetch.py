@@ -22,6 +22,9 @@ _MAX_URL = 2000
 _MAX_REDIRECTS = 5
 _CHUNK = 64 << 10
 _PORTS = {"http": 80, "https": 443}
+_PUBLIC = ipaddress.IPv6Network("2000::/3")  # all that has been given out
+_TUNNELS = [ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -137,7 +140,7 @@ class PackageFetcher:
                 return str(answer.headers["Location"])
             if answer.status != 200:
                 raise InvalidArgument(f"{host} answered {answer.status}", field=FIELD)
-            data = self._read(answer)
+            data = self._read(answer, deadline)
             if time.monotonic() >= deadline:
                 raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
@@ -149,9 +152,11 @@ class PackageFetcher:
             connection.close()
         return data
 
-    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+    def _read(self, answer: http.client.HTTPResponse, deadline: float) -> bytes:
         data = bytearray()
         while chunk := answer.read(_CHUNK):
+            if time.monotonic() >= deadline:
+                raise TimeoutError
             data += chunk
             if len(data) > self._max_bytes:
                 raise InvalidArgument(f"is larger than {self._max_bytes} bytes", field=FIELD)
@@ -202,9 +207,11 @@ def _is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
-    return found.is_global and not found.is_multicast
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:  # what translates or tunnels to IPv4 hides where that is
+            return found in _PUBLIC and not any(found in network for network in _TUNNELS)
+        found = found.ipv4_mapped
+    return found.is_global and not found.is_multicast and found not in _PROTOCOLS
 
 
 def _name(data: bytes) -> str:

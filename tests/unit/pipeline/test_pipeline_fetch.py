@@ -182,6 +182,11 @@ def test_nobody_is_asked_by_default(port):
         "[fd00::1]",
         "[::ffff:127.0.0.1]",
         "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",  # NAT64, 6to4, IPv4 as IPv6: all lead to IPv4 that is not looked at
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[2002:7f00:1::]",
+        "[::7f00:1]",
+        "192.0.0.8",
         "localhost",
         "2130706433",
         "0x7f.1",
