@@ -11,6 +11,7 @@ from typing import Any
 
 from mlmesh_pipeline.engine.paths import file_path, local_form, uri_of
 from mlmesh_pipeline.engine.trees import tree_digest, walk
+from mlmesh_pipeline.ir.bounds import fault_in
 from mlmesh_pipeline.ir.proto import ParameterType
 from mlmesh_pipeline.ir.values import WrongType, coerce, parameter_type, whole
 from mlmesh_pipeline.resources import Artifact, Values
@@ -117,6 +118,8 @@ def read_output(component: Any, given: dict[str, Any], scratch: Path, digest: Ca
             parameters[name] = coerce(value, parameter_type(definitions.parameters[name]))
         except WrongType as error:
             raise BadOutput(f"output parameter {name!r} {error}") from error
+        if fault := fault_in(parameters[name]):
+            raise BadOutput(f"output parameter {name!r} {fault}")
     reported = _mapping(report, "artifacts")
     artifacts = {}
     for name, place in given["outputs"]["artifacts"].items():
@@ -162,6 +165,8 @@ def _artifact(
     metadata = written.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadOutput(f"metadata of output artifact {name!r} is not an object")
+    if fault := fault_in(metadata):
+        raise BadOutput(f"metadata of output artifact {name!r} {fault}")
     elsewhere = written.get("custom_path")
     target = file_path(uri)
     place = file_path(uri_of(declared["uri"]))

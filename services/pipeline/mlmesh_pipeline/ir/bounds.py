@@ -51,6 +51,20 @@ def check_bounds(content: Any, field: str) -> None:
             raise InvalidArgument(f"larger than {MAX_BYTES} bytes", field=field)
 
 
+def fault_in(content: Any) -> str:
+    """Says what in some JSON no message and no database can hold: numbers without end, text that is no Unicode."""
+    stack = [content]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += [*item, *item.values()]
+        elif isinstance(item, list):
+            stack += item
+        elif fault := _fault_of(item):
+            return fault if item is content else f"holds something that {fault}"
+    return ""
+
+
 def _fault_of(item: Any) -> str:
     match item:
         case None | bool():
