@@ -164,3 +164,11 @@ def test_others_are_not(command, args):
 def test_a_container_is_not():
     with pytest.raises(NotLightweight):
         _recognise(container)
+
+
+def test_much_space_in_a_command_takes_no_time() -> None:
+    spec = with_packages.component_spec.implementation.container
+    command = list(spec.command)
+    command[2] = command[2].replace("pip install ", f"pip install --quiet{' ' * 200_000}")
+    assert command[2] != spec.command[2]
+    assert recognise(command, list(spec.args)) == _recognise(with_packages)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _EXECUTOR = re.compile(r"python3? -m kfp\.(dsl|components)\.executor_main\s")
-_INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>.*?)\s*(?=&&|$|\n)", re.DOTALL)
+_INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>(?:(?!&&)[^\n])*)")
 # --no-deps is what the compiler writes for kfp itself, which is not installed.
 _DROPPED = {"--quiet", "-q", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
 _FLAGS = {"--no-index", "--pre", "--prefer-binary", "--require-hashes"}
