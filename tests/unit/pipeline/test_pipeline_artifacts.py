@@ -116,6 +116,16 @@ def test_names_that_are_in_each_others_way_are_refused() -> None:
         trees.check_names([str(number) for number in range(trees.MAX_FILES + 1)])
 
 
+@given(st.lists(st.text("ab/-\x01", min_size=1, max_size=5).filter(trees.is_inside), max_size=5))
+def test_names_are_in_each_others_way_when_one_is_a_folder_of_another(names: list[str]) -> None:
+    wrong = len(set(names)) < len(names) or any(one.startswith(f"{other}/") for one in names for other in names)
+    if not wrong:
+        trees.check_names(names)
+        return
+    with pytest.raises(BadTree):
+        trees.check_names(names)
+
+
 def test_a_folder_has_the_same_digest_here_and_there(tmp_path: Path) -> None:
     for name in ("b", "a/c", "a/b/d", "Z", "é"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -405,6 +415,21 @@ def test_what_is_too_large_or_has_changed_is_not_taken(tmp_path: Path) -> None:
         asyncio.run(inputs.fetch(wanted, tmp_path / "target", print))
     assert not (tmp_path / "target").exists()
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(10, "larger than was recorded"), (9000, "has changed"), (-1, "below zero")]
+)
+def test_a_record_that_lies_fills_no_disk(tmp_path: Path, size: int, words: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").write_bytes(b"x" * 5000)
+    record = trees.dump_record(Tree((Member("x", size, "", ""),)))
+    (tmp_path / "data.mlmesh-tree.json").write_bytes(record)
+    inputs, _ = fetcher(tmp_path)
+    with pytest.raises((Unusable, BadTree), match=words):
+        asyncio.run(inputs.fetch(artifact(tmp_path / "data", digest=""), tmp_path / "target", print))
+    assert not (tmp_path / "target").exists()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_who_gives_up_does_not_take_it_from_the_others(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def fetch_artifact(store: ObjectStore, artifact: Artifact, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         return
     if found.tree is None:
-        patiently(lambda: remote.get(store, artifact.uri, path, found.digest, _go_on))
+        patiently(lambda: remote.get(store, found.object, artifact.uri, path, _go_on))
         return
     path.mkdir(parents=True, exist_ok=True)
     for name in found.tree.folders:
@@ -39,7 +39,7 @@ def fetch_artifact(store: ObjectStore, artifact: Artifact, path: Path) -> None:
     for member in found.tree.files:
         target, uri = path / member.path, below(artifact.uri, member.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        patiently(lambda uri=uri, target=target, sha=member.sha256: remote.get(store, uri, target, sha, _go_on))  # type: ignore[misc]
+        patiently(lambda one=member, uri=uri, target=target: remote.get(store, one, uri, target, _go_on))  # type: ignore[misc]
 
 
 def clear_place(store: ObjectStore, uri: str) -> None:

@@ -107,11 +107,11 @@ class InputFetcher:
             if found.size > self._max_bytes:
                 raise Unusable(f"it has {found.size} bytes, at most {self._max_bytes} are fetched")
             if found.tree is None:
-                await self._transfers.run(partial(remote.get, store, artifact.uri, content, found.digest), told)
+                await self._transfers.run(partial(remote.get, store, found.object, artifact.uri, content), told)
             else:
                 await asyncio.to_thread(_make_folders, content, found.tree)
                 gets = (
-                    partial(remote.get, store, below(artifact.uri, one.path), content / one.path, one.sha256)
+                    partial(remote.get, store, one, below(artifact.uri, one.path), content / one.path)
                     for one in found.tree.files
                 )
                 await together(self._transfers.run(get, told) for get in gets)

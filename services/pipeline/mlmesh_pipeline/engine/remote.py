@@ -36,6 +36,11 @@ class Found:
     tree: Tree | None = None
     digest: str = ""
 
+    @property
+    def object(self) -> Member:
+        """The object."""
+        return Member("", self.size, self.digest)
+
 
 def key_of(uri: str, version: str) -> str:
     """Gives the key of some content at a place."""
@@ -107,20 +112,32 @@ def is_as_it_was(store: ObjectStore, artifact: Artifact, check: Check) -> bool:
     return all(there.get(member.path) == (member.size, member.etag) for member in tree.files)
 
 
-def get(store: ObjectStore, uri: str, path: Path, digest: str, check: Check) -> None:
+def get(store: ObjectStore, member: Member, uri: str, path: Path, check: Check) -> None:
     """Fetches an object into a file.
 
+    Args:
+        store: Where it is.
+        member: What it must be: its size and, if known, its SHA-256.
+        uri: Where in the store.
+        path: Where it goes.
+        check: Ends the fetch.
+
     Raises:
-        Unusable: Its SHA-256 is not `digest` (empty: any is good).
+        Unusable: It is another. No more is written than `member` says: whoever wrote the record may lie.
     """
     hashed = hashlib.sha256()
+    left = member.size
 
     def seen(chunk: bytes) -> None:
+        nonlocal left
         check()
+        left -= len(chunk)
+        if left < 0:
+            raise Unusable(f"{uri} is larger than was recorded")
         hashed.update(chunk)
 
     store.get_file(uri, path, seen)
-    if digest and hashed.hexdigest() != digest:
+    if left or (member.sha256 and hashed.hexdigest() != member.sha256):
         path.unlink()
         raise Unusable(f"{uri} has changed since it was recorded")
 

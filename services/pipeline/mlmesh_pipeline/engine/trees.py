@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 MAX_FILES = 100_000
@@ -108,6 +109,8 @@ def load_record(data: bytes) -> Tree:
         folders = tuple(str(one) for one in content["folders"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadTree("the record of the folder cannot be read") from error
+    if any(member.size < 0 for member in files):
+        raise BadTree("a file of the folder has a size below zero")
     check_names([*(member.path for member in files), *folders])
     return Tree(files, folders)
 
@@ -123,13 +126,14 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not is_inside(name):
             raise BadTree(f"{name[:200]!r} is no name of a file in a folder")
-    taken = set(names)
-    if len(taken) != len(names):
-        raise BadTree("a name is there twice")
-    for name in names:
-        for parent in PurePosixPath(name).parents:
-            if str(parent) in taken:
-                raise BadTree(f"{str(parent)[:200]!r} is a file and a folder")
+    # What is in a folder follows it at once when "/" comes before all other characters.
+    ordered = sorted(name.replace("/", "\0") for name in names)
+    for name, follower in pairwise(ordered):
+        if name == follower:
+            raise BadTree("a name is there twice")
+        if follower.startswith(f"{name}\0"):
+            shown = name.replace("\0", "/")[:200]
+            raise BadTree(f"{shown!r} is a file and a folder")
 
 
 def is_inside(name: str) -> bool:
