@@ -69,7 +69,15 @@ def test_a_long_diff_is_cut() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "delta"),
-    [(1, 2.5, 1.5), (0, 0.0, 0.0), (True, 2, None), (MISSING, 2, None), ("1", 2, None), (None, 2, None)],
+    [
+        (1, 2.5, 1.5),
+        (0, 0.0, 0.0),
+        (True, 2, None),
+        (MISSING, 2, None),
+        ("1", 2, None),
+        (None, 2, None),
+        (10**400, 1, None),
+    ],
 )
 def test_only_numbers_have_a_delta(before: Any, after: Any, delta: float | None) -> None:
     assert Pair("x", before, after).delta == delta
@@ -109,3 +117,14 @@ def test_states_errors_and_tasks_that_only_one_has() -> None:
     assert [(pair.path, pair.changed) for pair in found.tasks] == [
         ("a", False), ("b", True), ("new", True), ("gone", True),
     ]  # fmt: skip
+
+
+def test_long_texts_are_compared_as_one_piece() -> None:
+    before = [str(number) for number in range(5000)]
+    after = [*before[:3000], "new", *before[3001:]]
+    assert unified(before, after) == "@@ -3001,1 +3001,1 @@\n-3000\n+new"
+    assert unified(before, [*before, "more"]) == "@@ -5001,0 +5001,1 @@\n+more"
+    assert unified(before, before) == ""
+    # What is made to take difflib hours.
+    odd = [word for number in range(100_000) for word in (str(number % 100), f"u{number}")]
+    assert unified(odd[::2], odd).endswith("more lines")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
-from mlmesh_pipeline.analysis.task_names import find_paths, find_task
+from mlmesh_pipeline.analysis.task_names import TaskPaths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.places import paths_in
 from mlmesh_pipeline.resources import Artifact, RuntimeState, Task, TaskKind, Values
@@ -222,16 +222,20 @@ def test_names_of_tasks() -> None:
     document: PipelineDocument = parse(pipeline())
     static, tasks = list(paths_in(document)), earlier(condition="skipped", condition_e="none")
     assert set(static) == {"a", "loop", "loop/b", "loop/c", "condition", "condition/e", "f", "d"}
+    paths = TaskPaths(tasks, static)
     for name, path in [
         ("a", "a"), ("b", "loop/b"), ("loop[1]/b", "loop[1]/b"), ("e", "condition/e"), ("id-loop[0]/c", "loop[0]/c"),
         ("loop[0]", "loop[0]"),
     ]:  # fmt: skip
-        assert find_paths(tasks, static, name, "from_tasks") == path
-    for name in ("loop[7]/b", "x", "loop/"):
+        assert paths.find(name, "from_tasks") == path
+    for name in ("loop[7]/b", "x", "loop/", "x" * 1_000_000):
         with pytest.raises(NotFound):
-            find_paths(tasks, static, name, "from_tasks")
+            paths.find(name, "from_tasks")
     assert find_task(tasks, "loop[0]/b", "task").task_id == "id-loop[0]/b"
     with pytest.raises(InvalidArgument, match=r"loop\[0\]/b, loop\[1\]/b"):
         find_task(tasks, "b", "task")
+    with pytest.raises(NotFound) as refused:
+        paths.find("x" * 1_000_000, "from_tasks")
+    assert len(refused.value.message) < 1000
     with pytest.raises(NotFound, match="did you mean 'loop/b'"):
         find_task(tasks, "loob/b", "task")

@@ -126,16 +126,17 @@ def _missed_equal(one: Execution, equal: Execution, digest_of: Digest) -> Explan
 def _nearest(one: Execution, earlier: Sequence[Execution]) -> tuple[Execution | None, list[Difference]]:
     """Gives the execution with the fewest differences, and these; of several the first."""
     content = one.content
-    best: tuple[Execution | None, list[Difference]] = (None, [])
+    nearest: Execution | None = None
+    fewest = 0
     for other in earlier:
         if other.task.fingerprint == one.task.fingerprint:
             return other, []
         if other.run.run_id == one.run.run_id:  # another iteration: no earlier execution of this task
             continue
-        differences = content_differences(other.content, content)
-        if best[0] is None or len(differences) < len(best[1]):
-            best = (other, differences)
-    return best
+        count = len(content_differences(other.content, content, texts=False))
+        if nearest is None or count < fewest:
+            nearest, fewest = other, count
+    return nearest, content_differences(nearest.content, content) if nearest is not None else []
 
 
 def _otherwise(nearest: Execution | None, differences: Sequence[Difference]) -> str:

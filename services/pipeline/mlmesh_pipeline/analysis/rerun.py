@@ -108,6 +108,7 @@ class _Walk:
         for task in earlier:
             if task.iteration >= 0:
                 self._iterations.setdefault(task.parent_id, []).append(task)
+        self._parents = {task.parent_id for task in earlier}
         self._made: dict[str, str] = {}
         self.plan = Plan()
 
@@ -132,7 +133,7 @@ class _Walk:
             self._anew(path, reason)
             return True
         task = self._earlier.get(path)
-        if task is None or (task.state in _UNENDED and not self._has_children(task)):
+        if task is None or (task.state in _UNENDED and task.task_id not in self._parents):
             self._anew(path, "did not run to its end in the earlier run")
             return True
         if task.state == RuntimeState.SKIPPED and not task.cached_from:  # its condition does not hold: nor will it now
@@ -219,9 +220,6 @@ class _Walk:
 
     def _is_named(self, path: str) -> bool:
         return path in self._named or without_indices(path) in self._named
-
-    def _has_children(self, task: Task) -> bool:
-        return any(other.parent_id == task.task_id for other in self._by_id.values())
 
     def _anew(self, path: str, reason: str) -> None:
         self.plan.anew.append((path, reason))

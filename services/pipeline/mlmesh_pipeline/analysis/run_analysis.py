@@ -13,7 +13,7 @@ from mlmesh_pipeline.analysis.outputs import Digest
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
 from mlmesh_pipeline.analysis.run_diff import RunComparison, RunRecord, compare_runs
 from mlmesh_pipeline.analysis.task_call import TaskCall, describe
-from mlmesh_pipeline.analysis.task_names import find_paths, find_task
+from mlmesh_pipeline.analysis.task_names import TaskPaths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.places import paths_in, place_of
 from mlmesh_pipeline.ir.runnable import has_workspace
@@ -133,8 +133,8 @@ class RunAnalysis:
                 "its tasks share a workspace, and what earlier tasks have put there is not kept; run it whole"
             )
         earlier = self._tasks.of_run(run.run_id)
-        static = list(paths_in(after))
-        named = {find_paths(earlier, static, name, f"from_tasks[{at}]") for at, name in enumerate(asked.from_tasks)}
+        paths = TaskPaths(earlier, list(paths_in(after)))
+        named = {paths.find(name, f"from_tasks[{at}]") for at, name in enumerate(asked.from_tasks)}
         changed = changed_parameters(run.parameters, parameters)
         plan = plan_rerun(Pipelines(before, after), earlier, named, changed, self._digest_of)
         run_id = str(uuid.uuid4())

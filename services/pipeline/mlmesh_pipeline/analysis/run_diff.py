@@ -51,7 +51,10 @@ class Pair:
         """Second minus first, where both are numbers."""
         if not (_is_number(self.before) and _is_number(self.after)):
             return None
-        return float(self.after) - float(self.before)
+        try:
+            return float(self.after) - float(self.before)
+        except OverflowError:  # a whole number may have more digits than a float
+            return None
 
 
 @dataclass(frozen=True, slots=True)

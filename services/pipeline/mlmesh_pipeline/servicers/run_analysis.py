@@ -121,7 +121,13 @@ class RunAnalysisServicer(run_analysis_pb2_grpc.RunAnalysisServiceServicer):
 
 
 def _value(content: Any) -> Value | None:
-    return None if content is MISSING else json_format.ParseDict(content, Value())
+    """Gives a value as a message; one that no message can hold as the text of its JSON."""
+    if content is MISSING:
+        return None
+    try:
+        return json_format.ParseDict(content, Value())
+    except (OverflowError, UnicodeEncodeError, json_format.ParseError):
+        return Value(string_value=json.dumps(content))
 
 
 def _difference(one: Difference) -> difference_pb2.Difference:
