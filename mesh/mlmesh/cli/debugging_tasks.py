@@ -10,7 +10,7 @@ import typer
 
 from mlmesh.cli.completion import complete_runs, complete_tasks
 from mlmesh.cli.connection import connected
-from mlmesh.cli.finding_runs import analysis_path, read_run, whole_id
+from mlmesh.cli.finding_runs import analysis_path, read_run, task_name, whole_id
 from mlmesh.cli.options import DataDir, IngressUrl, Json
 from mlmesh.cli.output import console, emit, fail
 
@@ -46,7 +46,8 @@ def debug(
     """Call a task again in this terminal under pdb, with the inputs that it had; the run is not changed."""
     with connected(ingress, data_dir, as_json=as_json) as mesh:
         run_id = whole_id(mesh, run_id, as_json)
-        chosen = _choose(read_run(mesh, run_id, as_json), task)
+        run = read_run(mesh, run_id, as_json)
+        chosen = _choose(run, task_name(mesh, run, task))
         call = mesh.get(analysis_path(run_id, "describeTask"), task=chosen)
         url = mesh.url
     _debug(call, run_id, url, scratch, at_start=at_start, as_json=as_json)

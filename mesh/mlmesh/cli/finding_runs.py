@@ -56,6 +56,24 @@ def read_run(mesh: "Ingress", run_id: str, as_json: bool, patience_seconds: floa
     return found
 
 
+def task_name(mesh: "Ingress", run: dict[str, Any], name: str) -> str:
+    """Gives a task's name as `mlmesh.task_paths` finds it: that of the service (`exit-handler-1/train`), where the user
+    gave that and the task is shown by another, becomes its id."""
+    from mlmesh.cli.client import IngressError
+    from mlmesh.cli.run_view import tasks_of
+    from mlmesh.documents import DocumentError
+    from mlmesh.task_paths import find_tasks
+
+    try:
+        find_tasks(tasks_of(run), name)
+    except DocumentError:
+        try:
+            return str(mesh.get(analysis_path(str(run["run_id"]), "explainCache"), task=name)["task_id"])
+        except IngressError:
+            return name
+    return name
+
+
 def brief(run: dict[str, Any]) -> dict[str, Any]:
     """Leaves out the pipeline: it is long, and the user has it."""
     return {key: value for key, value in run.items() if key != "pipeline_spec"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mlmesh.cli.finding_runs import read_run, run_path
+from mlmesh.cli.finding_runs import read_run, run_path, task_name
 from mlmesh.cli.output import console, emit
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def print_logs(
         DocumentError: There is no such task or attempt.
         typer.Exit: With 130, the user interrupted; the run goes on.
     """
+    name = task_name(mesh, read_run(mesh, run_id, as_json), name) if name else ""
     try:
         if follow:
             _follow(mesh, run_id, name, number, as_json)

@@ -1,6 +1,7 @@
 """What a new run takes over from an earlier one, decided from the pipelines and the earlier tasks alone."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
 from mlmesh_pipeline.analysis.task_names import find_paths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.places import paths_in
+from mlmesh_pipeline.ir.places import paths_and_titles_in
 from mlmesh_pipeline.resources import Artifact, RuntimeState, Task, TaskKind, Values
 
 STATES = {"ok": RuntimeState.SUCCEEDED, "bad": RuntimeState.FAILED, "off": RuntimeState.CANCELED}
@@ -221,7 +222,7 @@ def test_changed_parameters() -> None:
 
 def test_names_of_tasks() -> None:
     document: PipelineDocument = parse(pipeline())
-    static, tasks = list(paths_in(document)), earlier(condition="skipped", condition_e="none")
+    static, tasks = dict(paths_and_titles_in(document)), earlier(condition="skipped", condition_e="none")
     assert set(static) == {"a", "loop", "loop/b", "loop/c", "condition", "condition/e", "f", "d"}
     for name, path in [
         ("a", "a"), ("b", "loop/b"), ("loop[1]/b", "loop[1]/b"), ("e", "condition/e"), ("id-loop[0]/c", "loop[0]/c"),
@@ -231,6 +232,20 @@ def test_names_of_tasks() -> None:
     for name in ("loop[7]/b", "x", "loop/"):
         with pytest.raises(NotFound):
             find_paths(tasks, static, name, "from_tasks")
+    for name in ("repeat[1]/second", "second"):
+        shown = pipeline()
+        shown["root"]["dag"]["tasks"]["loop"] |= {"taskInfo": {"name": "repeat"}}
+        shown["components"]["loop"]["dag"]["tasks"]["c"] |= {"taskInfo": {"name": "second"}}
+        titles = {"loop": "repeat", "loop[0]": "repeat[0]", "loop[1]": "repeat[1]"}
+        named = [
+            replace(one, display_name="second" if one.name == "c" else titles.get(one.path, one.display_name))
+            for one in tasks
+        ]
+        known = dict(paths_and_titles_in(parse(shown)))
+        assert known["loop/c"] == "repeat/second"
+        assert find_paths(named, known, name, "from_tasks") == ("loop[1]/c" if "[" in name else "loop/c")
+        if "[" in name:
+            assert find_task(named, name, "task").path == "loop[1]/c"
     assert find_task(tasks, "loop[0]/b", "task").task_id == "id-loop[0]/b"
     with pytest.raises(InvalidArgument, match=r"loop\[0\]/b, loop\[1\]/b"):
         find_task(tasks, "b", "task")

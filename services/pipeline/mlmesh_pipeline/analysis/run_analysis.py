@@ -15,7 +15,7 @@ from mlmesh_pipeline.analysis.run_diff import RunComparison, RunRecord, compare_
 from mlmesh_pipeline.analysis.task_call import TaskCall, describe
 from mlmesh_pipeline.analysis.task_names import find_paths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.places import paths_in, place_of
+from mlmesh_pipeline.ir.places import paths_and_titles_in, place_of
 from mlmesh_pipeline.ir.runnable import has_workspace
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, Task
 from mlmesh_pipeline.runs import NewRun, Runs
@@ -133,7 +133,7 @@ class RunAnalysis:
                 "its tasks share a workspace, and what earlier tasks have put there is not kept; run it whole"
             )
         earlier = self._tasks.of_run(run.run_id)
-        static = list(paths_in(after))
+        static = dict(paths_and_titles_in(after))
         named = {find_paths(earlier, static, name, f"from_tasks[{at}]") for at, name in enumerate(asked.from_tasks)}
         changed = changed_parameters(run.parameters, parameters)
         plan = plan_rerun(Pipelines(before, after), earlier, named, changed, self._digest_of)

@@ -1,7 +1,7 @@
 """How people name a task of a run: by path, by the end of its path, by display name, by id."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mlmesh_kit.errors import InvalidArgument, NotFound
 
@@ -11,11 +11,27 @@ from mlmesh_pipeline.resources import Task
 _SHOWN = 20
 
 
+def titles_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """Gives the path of each task, by id, made of the names that are shown.
+
+    Args:
+        tasks: Of a run, parents before children.
+    """
+    found: dict[str, str] = {}
+    for task in tasks:
+        above = found.get(task.parent_id, "")
+        if task.path.endswith("]"):  # an iteration stands for the loop that it is in
+            found[task.task_id] = above + task.path[task.path.rindex("[") :]
+        else:
+            found[task.task_id] = f"{above}/{task.display_name}" if above else task.display_name
+    return found
+
+
 def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
     """Finds the task that a name is meant for.
 
     Args:
-        tasks: Of the run.
+        tasks: Of the run, parents before children.
         name: As the user gave it.
         field: Of the request.
 
@@ -25,10 +41,15 @@ def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
     """
     if not name:
         raise InvalidArgument("is required: the path, display name or id of a task", field=field)
+    titles = titles_of(tasks)
     for exact in ({task.task_id: task for task in tasks}, {task.path: task for task in tasks}):
         if name in exact:
             return exact[name]
-    found = [task for task in tasks if task.display_name == name or task.path.endswith(f"/{name}")]
+    found = [task for task in tasks if titles[task.task_id] == name] or [
+        task
+        for task in tasks
+        if task.display_name == name or task.path.endswith(f"/{name}") or titles[task.task_id].endswith(f"/{name}")
+    ]
     if not found:
         raise NotFound(message=f"the run has no task {name!r}{_there_are(name, [task.path for task in tasks])}")
     if len(found) > 1:
@@ -37,12 +58,12 @@ def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
     return found[0]
 
 
-def find_paths(tasks: Sequence[Task], static: Sequence[str], name: str, field: str) -> str:
+def find_paths(tasks: Sequence[Task], static: Mapping[str, str], name: str, field: str) -> str:
     """Finds the path that a name is meant for; without iterations it is meant for all of them.
 
     Args:
-        tasks: Of the earlier run.
-        static: Paths that the pipeline has, without iterations.
+        tasks: Of the earlier run, parents before children.
+        static: Paths that the pipeline has, without iterations, and each of them made of the names that are shown.
         name: As the user gave it.
         field: Of the request.
 
@@ -52,14 +73,18 @@ def find_paths(tasks: Sequence[Task], static: Sequence[str], name: str, field: s
     """
     if not name:
         raise InvalidArgument("must be the path, display name or id of a task", field=field)
-    known = set(static)
-    ids = {task.task_id: task.path for task in tasks}
-    paths = {task.path for task in tasks if without_indices(task.path) in known}
+    titles = titles_of(tasks)
+    there = [task for task in tasks if without_indices(task.path) in static]
+    ids = {task.task_id: task.path for task in there}
     path = ids.get(name, name)
-    if path in known or path in paths:
+    if path in static or path in ids.values():
         return path
-    found = {one for one in (*known, *paths) if one.endswith(f"/{name}")}
-    found |= {task.path for task in tasks if task.display_name == name and task.path in paths}
+    aliases = [*((one, one) for one in static), *((title, one) for one, title in static.items())]
+    aliases += [(task.path, task.path) for task in there]
+    aliases += [(titles[task.task_id], task.path) for task in there]
+    found = {one for alias, one in aliases if alias == name} or {
+        one for alias, one in aliases if alias.endswith(f"/{name}")
+    }
     if not found:
         raise NotFound(message=f"the pipeline has no task {name!r}{_there_are(name, static)}")
     places = {without_indices(one) for one in found}
