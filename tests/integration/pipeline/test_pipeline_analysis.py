@@ -334,3 +334,16 @@ def test_a_task_is_described_for_a_debugger(client, analysis, chain_spec, word):
     assert given["inputs"]["artifacts"]["made"]["artifacts"][0]["uri"].endswith(f"{run.run_id}/rows/made")
     assert given["outputs"]["parameters"] == {"Output": {}} and "metrics" in given["outputs"]["artifacts"]
     assert "has not begun" in refusal(lambda: describe("report"), grpc.StatusCode.FAILED_PRECONDITION)
+
+
+def test_a_stranger_learns_nothing(client, analysis, chain_spec, word):
+    run = client.run(chain_spec, {"word": word})
+    stranger = (("kubeflow-userid", "stranger@example.com"),)
+    name = f"runs/{run.run_id}"
+    for call, request in (
+        (analysis.ExplainCache, pb2.ExplainCacheRequest(name=name, task="rows")),
+        (analysis.DiffRuns, pb2.DiffRunsRequest(name=name, other=name)),
+        (analysis.RerunRun, pb2.RerunRunRequest(name=name, from_tasks=["rows"])),
+        (analysis.DescribeTask, pb2.DescribeTaskRequest(name=name, task="rows")),
+    ):
+        refusal(lambda call=call, request=request: call(request, metadata=stranger), grpc.StatusCode.NOT_FOUND)
