@@ -93,7 +93,9 @@ class ArtifactReader:
             FailedPrecondition: The store has no links; or as `content`.
         """
         if not is_remote(artifact.uri):
-            raise FailedPrecondition(f"artifact {artifact.name!r} is in a store that gives no links")
+            raise FailedPrecondition(
+                f"artifact {artifact.name!r} is in a store that gives no links; read it without download=link"
+            )
         found = self._remote(artifact, member)
         return self._stores.of(found.uri).presigned_url(found.uri, self.link_seconds, found.filename)
 

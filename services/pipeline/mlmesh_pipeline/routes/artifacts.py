@@ -79,6 +79,11 @@ class ArtifactRoutes:
         index = request.query_params.get("index", "0")
         if not index.isdecimal() or len(index) > 9:
             raise InvalidArgument("must be a number", field="index")
+        if not items:
+            there = ", ".join(sorted(task.outputs.artifacts)) or "none"
+            raise NotFound("artifact", name, message=f"artifact {name!r} not found; the task has: {there}")
         if int(index) >= len(items):
-            raise NotFound("artifact", name)
+            raise NotFound(
+                "artifact", name, message=f"artifact {name!r} not found at index {index}; it has {len(items)}"
+            )
         return items[int(index)]

@@ -19,6 +19,7 @@ from mlmesh_pipeline.store import RunStore, TaskStore
 
 _CHUNK = 64 << 10
 _FOLLOW_SECONDS = 0.2
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no"})
 
 
 class Logs(Protocol):
@@ -58,7 +59,9 @@ class FileRoutes:
         attempts = [
             one for one in await asyncio.to_thread(self._tasks.attempts_of, task.run_id) if one.task_id == task.task_id
         ]
-        follow = request.query_params.get("follow", "").lower() in {"1", "true", "yes"}
+        if (asked_to_follow := request.query_params.get("follow", "false").lower()) not in _YES | _NO:
+            raise InvalidArgument("must be true or false", field="follow")
+        follow = asked_to_follow in _YES
         asked = request.query_params.get("attempt", "")
         if asked and not asked.isdecimal():
             raise InvalidArgument("must be a number", field="attempt")
