@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from mlmesh_kit.errors import ServiceError
+from mlmesh_kit.errors import NotFound, ServiceError
 from mlmesh_kit.objectstore import open_store
 
 from mlmesh_pipeline.argo.check import check_compilable
@@ -20,6 +20,8 @@ from mlmesh_pipeline.argo.task_driver import TaskDriver, tell_argo
 from mlmesh_pipeline.argo.task_executor import TaskExecutor
 from mlmesh_pipeline.argo.templates import DECIDED_TO_FAIL
 from mlmesh_pipeline.argo.workflow import compile_workflow
+from mlmesh_pipeline.engine.remote import Unusable
+from mlmesh_pipeline.engine.trees import BadTree
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.document import join_documents, parse
 from mlmesh_pipeline.resources import Run, now
@@ -56,7 +58,11 @@ def main(argv: list[str], environment: dict[str, str]) -> int:
         return DECIDED_TO_FAIL if decision.failed else 0
     executor = TaskExecutor(run, document, options, state, environment["MLMESH_ARGO_TASK"])
     if given.command == "fetch":
-        executor.fetch()
+        try:
+            executor.fetch()
+        except (NotFound, Unusable, BadTree) as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            return 1
         return 0
     why = executor.store()
     if why:

@@ -269,7 +269,8 @@ class ArgoDriver:
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
         if self.run.state != state:
-            await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
+            state = await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
+            self._canceled = self._canceled or state == RuntimeState.CANCELING
             self.run = replace(self.run, state=state, problem=problem)
 
     async def _db(self, function: Callable[..., T], *arguments: Any) -> T:

@@ -11,6 +11,7 @@ from typing import Any
 from mlmesh_kit.errors import NotFound, ServiceError
 from mlmesh_kit.objectstore import ObjectStore
 
+from mlmesh_pipeline.argo.artifacts import fetch_artifact, is_stored
 from mlmesh_pipeline.argo.claims import create_claim, delete_claim
 from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.names import task_id_of
@@ -19,7 +20,6 @@ from mlmesh_pipeline.argo.outcomes import Outcomes
 from mlmesh_pipeline.argo.platform import BadPlatform
 from mlmesh_pipeline.argo.pod import MAX_PATCH_BYTES, BadPod, pod_patch, workspace_path
 from mlmesh_pipeline.argo.state import Record, RunState, folder_of
-from mlmesh_pipeline.argo.task_executor import fetch_artifact
 from mlmesh_pipeline.argo.templates import DECISION, ITERATIONS, PATCH, RUN, TASK
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
@@ -235,13 +235,13 @@ class TaskDriver:
         return _exists(self._state.store, uri)
 
     def _is_there(self, values: Values) -> bool:
-        """Tells whether cached artifacts are still there; those that are files here, as they were."""
+        """Tells whether cached artifacts are still there, as they were."""
         for items in values.artifacts.values():
             for artifact in items:
                 if artifact.uri.startswith("file://"):
                     if artifact.digest and digest_of(artifact.uri) != artifact.digest:
                         return False
-                elif artifact.digest and artifact.uri.startswith(_REMOTE) and not self._exists(artifact.uri):
+                elif artifact.digest and not is_stored(self._state.store, artifact):
                     return False
         return True
 

@@ -2,22 +2,18 @@
 
 import json
 import logging
-import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlmesh_kit.errors import NotFound
-from mlmesh_kit.objectstore import ObjectStore
-
+from mlmesh_pipeline.argo.artifacts import fetch_artifact, make_open, send_artifact
 from mlmesh_pipeline.argo.names import task_id_of
 from mlmesh_pipeline.argo.options import IN_WORKSPACE, Options
 from mlmesh_pipeline.argo.pod import given_to, local_path, task_folder
-from mlmesh_pipeline.argo.state import Record, RunState, folder_of, patiently
+from mlmesh_pipeline.argo.state import Record, RunState, folder_of
 from mlmesh_pipeline.argo.tree import Tree
 from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, read_output, report_of
-from mlmesh_pipeline.engine.paths import RunPaths, file_uri
+from mlmesh_pipeline.engine.paths import RunPaths
 from mlmesh_pipeline.ir.commands import CommandLine
 from mlmesh_pipeline.ir.document import PipelineDocument
 from mlmesh_pipeline.ir.runnable import code_of
@@ -61,7 +57,7 @@ class TaskExecutor:
         self._state.forget(self._path)  # what an attempt before this one has written
         folder = task_folder(self._options, self._task_id)
         shutil.rmtree(folder, ignore_errors=True)
-        _make_open(folder / "parameters")
+        make_open(folder / "parameters")
         for items in self._inputs.artifacts.values():
             for artifact in items:
                 path = local_path(artifact.uri, self._options.root)
@@ -72,7 +68,7 @@ class TaskExecutor:
             target = self._path_of(f"{self._output_uri}/{name}")
             if target is not None:
                 _remove(target)
-                _make_open(target.parent)
+                make_open(target.parent)
 
     def store(self) -> str:
         """Puts the outputs where they belong, and writes how the task ended; gives why it failed, or nothing."""
@@ -112,49 +108,17 @@ class TaskExecutor:
         return why
 
     def _put(self, artifact: Artifact, elsewhere: str | None) -> Artifact:
-        """Puts an artifact into the store; gives it with the hash of its content."""
+        """Puts an artifact into the store; gives it as it is there."""
         path = Path(elsewhere) if elsewhere else self._path_of(artifact.uri)
         if path is None or not artifact.uri.startswith(_STORED):
             return artifact
-        store = self._state.store
-        for item in list(patiently(lambda: list(store.list(artifact.uri)))):  # of an attempt before this one
-            store.delete(item.uri)
-        if path.is_dir():
-            patiently(lambda: store.put_tree(path, artifact.uri))
-        elif path.is_file():
-            patiently(lambda: store.put_file(path, artifact.uri))
-        return replace(artifact, digest=digest_of(file_uri(path)))
+        return send_artifact(self._state.store, path, artifact)
 
     def _path_of(self, uri: str) -> Path | None:
         if uri.startswith("file://"):
             return Path(uri.removeprefix("file://"))
         path = local_path(uri, self._options.root)
         return Path(path) if path else None
-
-
-def fetch_artifact(store: ObjectStore, artifact: Artifact, path: Path) -> None:
-    """Copies an artifact, a file or what is below its URI, to a path.
-
-    Raises:
-        NotFound: There is nothing.
-    """
-    _make_open(path.parent)
-    try:
-        patiently(lambda: store.get_file(artifact.uri, path))
-        return
-    except NotFound:
-        path.mkdir(parents=True, exist_ok=True)
-    if not patiently(lambda: store.get_tree(artifact.uri, path)) and artifact.digest:
-        raise NotFound("artifact", artifact.uri)
-
-
-def _make_open(folder: Path) -> None:
-    """Makes a folder that the user's image may write to, whoever it runs as."""
-    made = [folder, *folder.parents]
-    made = [one for one in made if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in made:
-        os.chmod(one, 0o777)  # noqa: S103 (the volume is of this pod alone)
 
 
 def _remove(path: Path) -> None:

@@ -101,10 +101,11 @@ class Driver:
         """
         try:
             walk = await self._begin()
+            if not self._canceled and self.run.state != RuntimeState.CANCELING:
+                await self._set_state(RuntimeState.RUNNING)
             if self._canceled or self.run.state == RuntimeState.CANCELING:
                 await self._end_canceled()
                 return
-            await self._set_state(RuntimeState.RUNNING)
             self._walk = asyncio.create_task(walk.whole(), name=f"run {self.run.run_id}")
             outcome = await self._walk
         except asyncio.CancelledError:
@@ -180,7 +181,7 @@ class Driver:
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
         if self.run.state != state:
-            await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
+            state = await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
             self.run = replace(self.run, state=state, problem=problem)
 
     async def _db(self, function: Callable[..., T], *arguments: object) -> T:

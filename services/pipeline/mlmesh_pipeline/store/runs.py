@@ -208,19 +208,23 @@ class RunStore:
 
         run_transaction(self._engine, write)
 
-    def set_state(self, run_id: str, state: RuntimeState, problem: Problem | None, fence: Fence) -> None:
-        """Changes the state of a run that we drive.
+    def set_state(self, run_id: str, state: RuntimeState, problem: Problem | None, fence: Fence) -> RuntimeState:
+        """Changes the state of a run that we drive; gives the state it has then: one that is to be canceled stays so
+        until it has ended.
 
         Raises:
             LostLease: Another service drives it now.
         """
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> RuntimeState:
             check_fence(connection, fence)
+            if not state.is_final and _state(connection, run_id) == RuntimeState.CANCELING:
+                return RuntimeState.CANCELING
             _set_state(connection, run_id, state, problem)
             connection.execute(insert(outbox).values(run_id=run_id, task_id="", created_at=now(), last_error=""))
+            return state
 
-        run_transaction(self._engine, write)
+        return run_transaction(self._engine, write)
 
     def state(self, run_id: str) -> RuntimeState | None:
         """Gives the state of a run; None where it was deleted."""
@@ -269,7 +273,8 @@ class RunStore:
 
 
 def _state(connection: Connection, run_id: str) -> RuntimeState:
-    found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id)).scalar()
+    """Gives the state of a run, which nobody else changes until the transaction ends."""
+    found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update()).scalar()
     if found is None:
         raise NotFound("run", run_id)
     return RuntimeState(found)
