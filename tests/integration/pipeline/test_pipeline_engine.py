@@ -80,6 +80,8 @@ def test_artifacts_and_parameters_pass_from_task_to_task(client, compile_pipelin
         ("log?follow=maybe", "follow: must be true or false"),
     ]:
         assert words in requests.get(f"{base}/{path}", timeout=5).json()["message"]
+    known = requests.get(f"{base}/artifacts/model", headers={"If-None-Match": content.headers["etag"]}, timeout=5)
+    assert (known.status_code, known.content) == (304, b"")
     part = requests.get(f"{base}/artifacts/model", headers={"Range": "bytes=2-4"}, timeout=5)
     assert (part.status_code, part.content) == (206, b"wri")
     read = client.runs.ReadArtifact(
