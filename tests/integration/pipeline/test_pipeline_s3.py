@@ -15,6 +15,8 @@ from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2 as pb2
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2_grpc
 from support.s3 import BUCKET, SECRET_KEY, Wire, s3_environment
 
 MIB = 1 << 20
@@ -137,6 +139,24 @@ def test_tasks_see_files_and_the_store_has_them(s3, compile_pipeline, by_name):
     assert {path.suffix for path in runs.rglob("*") if path.is_file()} == {".log"}
     for log in [s3.service.log_path, *runs.rglob("*.log")]:
         assert SECRET_KEY not in log.read_text()
+
+
+def test_a_rerun_takes_over_what_the_store_still_has(s3, compile_pipeline):
+    analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(s3.client.channel)
+    first = s3.client.run(compile_pipeline(in_s3), {"text": "taken over"})
+    asked = pb2.RerunRunRequest(name=f"runs/{first.run_id}", from_tasks=["use"])
+    answer = analysis.RerunRun(asked)
+    assert "make" in answer.reused and {one.path for one in answer.anew} == {"use", "join"}
+    assert s3.client.wait(answer.run_id).state == run_pb2.SUCCEEDED
+    asked.validate_only = True
+    made = f"{s3.prefix}/default/in-s3/{first.run_id}/make/1".removeprefix(f"s3://{BUCKET}/")
+    s3.store.put_object(BUCKET, f"{made}/data", BytesIO(b"other words"), 11)
+    s3.store.remove_object(BUCKET, f"{made}/tree/a.txt")
+    reasons = {one.path: one.reason for one in analysis.RerunRun(asked).anew}
+    assert "output data has been changed" in reasons["make"] and "output tree has been changed" in reasons["make"]
+    s3.store.remove_object(BUCKET, f"{made}/data")
+    reasons = {one.path: one.reason for one in analysis.RerunRun(asked).anew}
+    assert "output data is gone" in reasons["make"]
 
 
 def test_bytes_over_http(s3, compile_pipeline, by_name):
