@@ -95,6 +95,14 @@ def _choose(run: dict[str, Any], name: str) -> str:
     return str((failed or found)[0]["task_id"])
 
 
+def _shown_state(run: dict[str, Any], call: dict[str, Any]) -> str:
+    """Gives the state of the task as `mlmesh runs` shows it."""
+    from mlmesh.cli.run_view import state_of, tasks_of
+
+    found = [state_of(task) for task in tasks_of(run) if task.get("task_id") == call.get("task_id")]
+    return found[0] if found else str(call.get("state"))
+
+
 def _debug(
     mesh: "Ingress", run: dict[str, Any], call: dict[str, Any], scratch: Path | None, *, at_start: bool, as_json: bool
 ) -> None:
@@ -115,7 +123,7 @@ def _debug(
     def say(words: str) -> None:
         out.print(f"mlmesh: {words}", style="yellow", markup=False, soft_wrap=True)
 
-    say(f"{path} of run {run_id} ({call.get('state')}), called here; its outputs go to {folder}")
+    say(f"{path} of run {run_id} ({_shown_state(run, call)}), called here; its outputs go to {folder}")
     call = with_local_inputs(mesh, run, call, folder / "fetched", say)
     variables = {"MLMESH_INGRESS": mesh.url, "MLMESH_RUN_ID": run_id, "MLMESH_TASK_NAME": path.rpartition("/")[2]}
     try:
