@@ -7,7 +7,7 @@ PYPROJECTS := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.to
 MEMBERS := protos kit mesh services/pipeline services/katib-suggestion services/metadata services/serving-router services/profile
 
 .DEFAULT_GOAL := help
-.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline wheels lock clean
+.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline chaos wheels lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-metadata: install clients ## Measure the metadata service beside ML Metada
 
 bench-pipeline: install ## Measure the pipeline service beside KFP's local runner
 	$(BIN)/python -m bench pipeline
+
+chaos: install protos ## Kill the pipeline service, its launcher and Envoy 20 times during 50 runs of 20 tasks
+	MLMESH_CHAOS=full $(BIN)/python -m pytest -rP tests/e2e/test_pipeline_chaos.py
 
 wheels: install ## Build a wheel of each distribution into dist/
 	for member in . $(MEMBERS); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$member || exit 1; done

@@ -5,6 +5,7 @@ ours are runs of one service by gRPC, from CreateRun until the run has ended, wi
 out. Then: what is cached, 1,000 tasks and the service's memory, and a page of 20 from 100,000 runs.
 """
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import sqlalchemy as sa
 import yaml
 from google.protobuf import json_format
@@ -34,6 +36,10 @@ class Client:
 
     def run(self, spec: dict[str, Any]) -> float:
         """Runs a pipeline to its end; gives the seconds."""
+        return self.ended(spec)[1]
+
+    def ended(self, spec: dict[str, Any]) -> tuple[Any, float]:
+        """Runs a pipeline to its end; gives the run and the seconds."""
         run = run_pb2.Run(display_name="bench")
         json_format.ParseDict(spec, run.pipeline_spec)
         before = time.perf_counter()
@@ -44,7 +50,13 @@ class Client:
         seconds = time.perf_counter() - before
         if found.state != run_pb2.SUCCEEDED:
             raise SystemExit(found.error.message)
-        return seconds
+        return found, seconds
+
+    def overheads(self, chain: dict[str, Any]) -> list[float]:
+        """Runs a chain of tasks that do nothing; gives the milliseconds from each task's end to the next one's."""
+        tasks = self.ended(chain)[0].run_details.task_details
+        ends = sorted(task.end_time.ToNanoseconds() / 1e6 for task in tasks)
+        return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
 def _compiled(pipeline: Any, folder: str, *, cached: bool = False) -> dict[str, Any]:
@@ -105,12 +117,17 @@ def main() -> None:
             ours = statistics.median(client.run(spec) for _ in range(3))
             theirs = _peer(name) if with_peer else float("nan")
             print(f"{name:36} {theirs:12.2f} {ours:12.3f} {theirs / ours:7.1f}", flush=True)
+        plain = _compiled(chain, folder)
+        overhead = statistics.median(one for _ in range(5) for one in client.overheads(plain))
+        print(f"{'engine overhead per task, median ms':36} {'':12} {overhead:12.1f}")
         cached = _compiled(chain, folder, cached=True)
         client.run(cached)
         print(f"{'cached chain of 10':36} {'':12} {statistics.median(client.run(cached) for _ in range(5)):12.3f}")
         seconds = client.run(_compiled(fan_out(1000), folder))
         print(f"{'1,000 tasks':36} {'':12} {seconds:12.1f}")
+        helper = psutil.Process(process.pid).children()[0].pid
         print(f"{'memory of the service after it, MB':36} {'':12} {_memory(process.pid):12.0f}")
+        print(f"{'memory of its helper, MB':36} {'':12} {_memory(helper):12.0f}")
         _store_runs(Path(folder) / "data" / "pipeline" / "pipeline.db")
         request = run_pb2.ListRunsRequest(page_size=20, sort_by="created_at desc")
         times = []

@@ -6,8 +6,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests import what they share f
 
 from support.databases import database_url, mariadb_server, postgresql_server
 from support.mesh import mesh
+from support.s3 import s3_server, s3_wire
 
 # Who starts the suite in the background may have it ignore SIGINT, which every process that it starts would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-__all__ = ["database_url", "mariadb_server", "mesh", "postgresql_server"]
+__all__ = ["database_url", "mariadb_server", "mesh", "postgresql_server", "s3_server", "s3_wire"]

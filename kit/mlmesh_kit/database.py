@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
-from mlmesh_kit.errors import Unavailable
+from mlmesh_kit.errors import InvalidArgument, Unavailable
 
 T = TypeVar("T")
 
@@ -39,9 +39,11 @@ def create_engine(url: str, *, durable: bool = False, pool_size: int = 16, echo:
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(
+        remote = sa.create_engine(
             parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_recycle=1800, echo=echo
         )
+        sa.event.listen(remote, "handle_error", _refuse_nul)
+        return remote
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = sa.create_engine(
@@ -71,6 +73,12 @@ def create_engine(url: str, *, durable: bool = False, pool_size: int = 16, echo:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _refuse_nul(context: sa.ExceptionContext) -> None:
+    """PostgreSQL has no text with NUL in it; whoever asks for one (an id, a name) has made a mistake."""
+    if "cannot contain NUL" in str(context.original_exception):
+        raise InvalidArgument("text must not have NUL characters")
 
 
 class TryAgain(Exception):

@@ -40,7 +40,8 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 QUICK = "mlmesh_quick"
 """Attribute of a plain handler: a function that says of a request whether it is answered without waiting for anything,
 in well under a millisecond. Such a call stays on the event loop, for going to a thread and back would take longer."""
-_MAX_MESSAGE_LENGTH = 4096  # of an error: it travels in an HTTP/2 trailer
+_MAX_MESSAGE_LENGTH = 4096  # of an error, percent-encoded: it travels in an HTTP/2 trailer
+_MAX_TRAILERS = 7000  # clients take 8192 bytes of trailers, and drop the answer when there are more
 
 
 def caller_of(user: str | None, settings: ServiceSettings) -> Caller:
@@ -290,8 +291,19 @@ def _failure(error: Exception) -> ServiceError:
 
 async def _abort(context: Any, error: ServiceError) -> None:
     status = to_status(error)
-    status.message = status.message[:_MAX_MESSAGE_LENGTH]
+    status.message, length = _fitting(status.message)
     trailers: tuple[tuple[str, bytes], ...] = ()
-    if error.details and status.ByteSize() <= _MAX_MESSAGE_LENGTH:
+    if error.details and length + status.ByteSize() * 4 / 3 <= _MAX_TRAILERS:  # in base 64
         trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
     await context.abort(error.code, status.message, trailers)
+
+
+def _fitting(message: str) -> tuple[str, int]:
+    """Cuts a message to what an answer can carry; gives its length on the wire, too."""
+    length = 0
+    for number, character in enumerate(message):
+        more = 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
+        if length + more > _MAX_MESSAGE_LENGTH:
+            return message[:number], length
+        length += more
+    return message, length

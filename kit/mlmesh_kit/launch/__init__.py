@@ -6,7 +6,18 @@ already, so that a Python command starts in milliseconds.
 """
 
 from mlmesh_kit.launch.launcher import ExecLauncher, Launcher, WarmLauncher
+from mlmesh_kit.launch.limits import Limits
 from mlmesh_kit.launch.process import ExitStatus, Process, ProcessSpec
-from mlmesh_kit.launch.sweep import sweep
+from mlmesh_kit.launch.sweep import mark_of, sweep
 
-__all__ = ["ExecLauncher", "ExitStatus", "Launcher", "Process", "ProcessSpec", "WarmLauncher", "sweep"]
+__all__ = [
+    "ExecLauncher",
+    "ExitStatus",
+    "Launcher",
+    "Limits",
+    "Process",
+    "ProcessSpec",
+    "WarmLauncher",
+    "mark_of",
+    "sweep",
+]

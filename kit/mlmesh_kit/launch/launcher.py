@@ -10,11 +10,13 @@ import socket
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mlmesh_kit.errors import Unavailable
 from mlmesh_kit.launch.process import ExitStatus, Process, ProcessSpec
+from mlmesh_kit.proc import MARK, kill_marked
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class _Pending:
         self.started: asyncio.Future[Process] = loop.create_future()
         self.exit: asyncio.Future[ExitStatus] = loop.create_future()
         self.pid = 0
+        self.mark = spec.mark or uuid.uuid4().hex
 
 
 class WarmLauncher:
@@ -56,13 +59,17 @@ class WarmLauncher:
     Args:
         preload: Names of modules to import in advance; one that cannot be imported is logged and left out.
         env: Environment of the helper process; None: that of the service.
+        total_memory_bytes: What all processes together may take: when it is more, the largest is killed. 0: no limit.
     """
 
     _forks_python = True
 
-    def __init__(self, preload: Sequence[str] = (), *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, preload: Sequence[str] = (), *, env: Mapping[str, str] | None = None, total_memory_bytes: int = 0
+    ) -> None:
         self._preload = tuple(preload)
         self._env = env
+        self._total_memory = total_memory_bytes
         self._lock = asyncio.Lock()
         self._helper: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -97,7 +104,7 @@ class WarmLauncher:
             "cwd": str(spec.cwd),
             "env": dict(spec.env),
             "log": str(spec.log_path),
-            "memory": spec.memory_limit_bytes,
+            "limits": spec.limits.message(),
             "warm": self._forks_python and is_python and _is_simple(argv),
         }
         async with self._lock:
@@ -105,7 +112,7 @@ class WarmLauncher:
             self._last_id += 1
             number = self._last_id
             pending = self._pending[number] = _Pending(spec, asyncio.get_running_loop())
-            data = json.dumps({**message, "id": number}).encode()
+            data = json.dumps({**message, "id": number, "mark": pending.mark}).encode()
             writer.write(_LENGTH.pack(len(data)) + data)
             with contextlib.suppress(ConnectionError):  # the reader sees the end and fails what is pending
                 await writer.drain()
@@ -113,7 +120,11 @@ class WarmLauncher:
             async with asyncio.timeout(_START_SECONDS):
                 return await asyncio.shield(pending.started)
         except TimeoutError as error:
+            pending.started.add_done_callback(_kill_late)
             raise Unavailable("the process could not be started in time") from error
+        except asyncio.CancelledError:
+            pending.started.add_done_callback(_kill_late)
+            raise
 
     async def close(self) -> None:
         """Kills what still runs, and the helper."""
@@ -129,8 +140,10 @@ class WarmLauncher:
         if self._writer is not None:
             return self._writer
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "mlmesh_kit.zygote", str(theirs.fileno()), *self._preload]
-        environment = dict(os.environ if self._env is None else self._env)
+        command = [sys.executable, "-m", "mlmesh_kit.zygote", str(theirs.fileno()), str(self._total_memory)]
+        command += self._preload
+        # Forked processes put their marks where this one is, which is why it must be there and as long as they are.
+        environment = {**(os.environ if self._env is None else self._env), MARK: uuid.uuid4().hex}
         # Not asyncio's: it would reap the helper's end behind our back; and starting one takes a millisecond.
         self._helper = subprocess.Popen(  # noqa: ASYNC220
             command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
@@ -154,7 +167,7 @@ class WarmLauncher:
             writer.close()
             if self._writer is writer:
                 self._writer = None
-            self._lose_all()
+            await self._lose_all()
             await asyncio.to_thread(helper.wait)
 
     def _handle(self, message: dict[str, Any]) -> None:
@@ -175,22 +188,27 @@ class WarmLauncher:
                 signal=message["signal"],
                 cpu_seconds=message["cpu"],
                 max_rss_bytes=message["rss"],
+                exceeded=message["exceeded"],
             )
         )
 
-    def _lose_all(self) -> None:
+    async def _lose_all(self) -> None:
         """The helper is gone: nobody will report these ends, so they end here."""
-        for pending in self._pending.values():
+        lost = list(self._pending.values())
+        self._pending.clear()
+        if not lost:
+            return
+        for pending in lost:
             if pending.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pending.pid, signal.SIGKILL)
+        await asyncio.to_thread(kill_marked, [pending.mark for pending in lost])
+        for pending in lost:
             if not pending.started.done():
                 pending.started.set_exception(Unavailable("the process launcher died; try again"))
             if not pending.exit.done():
                 pending.exit.set_result(ExitStatus(lost=True))
-        if self._pending:
-            logger.warning("the process launcher died with %d processes", len(self._pending))
-        self._pending.clear()
+        logger.warning("the process launcher died with %d processes", len(lost))
 
 
 class ExecLauncher(WarmLauncher):
@@ -200,6 +218,12 @@ class ExecLauncher(WarmLauncher):
 
     def __init__(self) -> None:
         super().__init__()
+
+
+def _kill_late(started: "asyncio.Future[Process]") -> None:
+    """Nobody waits for it any more."""
+    if not started.cancelled() and started.exception() is None:
+        started.result().kill()
 
 
 def _is_simple(argv: Sequence[str]) -> bool:

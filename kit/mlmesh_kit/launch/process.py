@@ -5,8 +5,10 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from mlmesh_kit.launch.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class ProcessSpec:
         env: The complete environment; nothing is inherited from the service.
         log_path: Standard output and error are appended here. Standard input is empty.
         timeout_seconds: Longest life; after it the whole group is terminated. None: no limit.
-        memory_limit_bytes: Limit of the address space (RLIMIT_AS), where the system has it. None: no limit.
+        limits: What it may take.
+        mark: 32 hexadecimal digits (`mark_of`) by which `sweep` finds what descends from it. "": one of the launcher's.
         name: For people, in logs.
     """
 
@@ -28,7 +31,8 @@ class ProcessSpec:
     env: Mapping[str, str]
     log_path: Path
     timeout_seconds: float | None = None
-    memory_limit_bytes: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    mark: str = ""
     name: str = ""
 
 
@@ -43,6 +47,7 @@ class ExitStatus:
         lost: Its end was not seen (the helper process died); it has been killed.
         cpu_seconds: User and system time of the process and the children it waited for.
         max_rss_bytes: Largest resident memory.
+        exceeded: Which limit it was killed for, in words; empty if for none.
         error: Why it could not be started, in words; empty if it was.
     """
 
@@ -52,17 +57,20 @@ class ExitStatus:
     lost: bool = False
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
+    exceeded: str = ""
     error: str = ""
 
     @property
     def ok(self) -> bool:
         """Ended by itself with code 0."""
-        return self.code == 0 and not self.timed_out and not self.lost
+        return self.code == 0 and not self.timed_out and not self.lost and not self.exceeded
 
     def describe(self) -> str:
         """Says it in words."""
         if self.error:
             return self.error
+        if self.exceeded:
+            return self.exceeded
         if self.timed_out:
             return "ran longer than allowed and was stopped"
         if self.lost:
@@ -99,14 +107,7 @@ class Process:
         except TimeoutError:
             self._timed_out = True
             ended = await self.terminate()
-            return ExitStatus(
-                ended.code,
-                ended.signal,
-                timed_out=True,
-                lost=ended.lost,
-                cpu_seconds=ended.cpu_seconds,
-                max_rss_bytes=ended.max_rss_bytes,
-            )
+            return replace(ended, timed_out=True)
 
     async def terminate(self, grace_seconds: float = 5) -> ExitStatus:
         """Ends the whole process group: TERM, then after the grace KILL; gives how the process ended."""

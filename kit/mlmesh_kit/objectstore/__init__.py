@@ -4,10 +4,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlmesh_kit.errors import InvalidArgument
-from mlmesh_kit.objectstore.base import ObjectInfo, ObjectStore
+from mlmesh_kit.objectstore.base import ObjectInfo, ObjectStore, Seen, below, relative_name
 from mlmesh_kit.objectstore.files import FileStore
 
-__all__ = ["FileStore", "ObjectInfo", "ObjectStore", "open_store"]
+__all__ = ["FileStore", "ObjectInfo", "ObjectStore", "Seen", "below", "open_store", "relative_name"]
 
 
 def open_store(root_uri: str) -> ObjectStore:

@@ -39,8 +39,11 @@ def whole_id(mesh: "Ingress", run_id: str, as_json: bool) -> str:
         return str(first["run_id"])
     found = [str(run["run_id"]) for run in newest if str(run["run_id"]).startswith(run_id)]
     if len(found) > 1:
-        fail(f"several runs begin with {run_id}: {', '.join(found[:5])}", as_json=as_json)
-    return found[0] if found else run_id
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        fail(f"several runs begin with {run_id}: {', '.join(found[:5])}{more}; give more of it", as_json=as_json)
+    if not found:
+        fail(f"there is no run {run_id!r}; see which there are with: mlmesh runs", as_json=as_json)
+    return found[0]
 
 
 def read_run(mesh: "Ingress", run_id: str, as_json: bool, patience_seconds: float = 0) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Logs of the tasks of a run: of one, or of all with the task before each line."""
 
 import json
+import shlex
 import sys
 import threading
 import time
@@ -86,7 +87,8 @@ def print_logs(
             _print(mesh, run_id, name, number, as_json)
     except KeyboardInterrupt:
         if follow:
-            sys.stderr.write(f"\nmlmesh: the run goes on; come back with: mlmesh logs {run_id} -f\n")
+            again = f"mlmesh logs {run_id} {shlex.quote(name)} -f" if name else f"mlmesh logs {run_id} -f"
+            sys.stderr.write(f"\nmlmesh: the run goes on; come back with: {again}\n")
         raise typer.Exit(130) from None
 
 

@@ -1,5 +1,6 @@
 """Experiments: named groups of runs."""
 
+import re
 import uuid
 
 from mlmesh_kit.errors import AlreadyExists, InvalidArgument
@@ -9,6 +10,7 @@ from mlmesh_pipeline.store import ExperimentStore
 
 DEFAULT_EXPERIMENT = "Default"
 MAX_NAME = 191
+_NAMESPACE = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 MAX_DESCRIPTION = 10_000
 
 
@@ -25,6 +27,19 @@ def check_text(value: str, field: str, *, required: bool = True, limit: int = MA
     if any(ord(character) < 32 and character not in "\n\t" for character in value):
         raise InvalidArgument("must not have control characters", field=field)
     return value
+
+
+def check_namespace(namespace: str, field: str) -> str:
+    """Checks the name of a namespace: one of Kubernetes'.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if not _NAMESPACE.match(namespace):
+        raise InvalidArgument(
+            "must be 1 to 63 small letters, digits and '-', and begin and end without '-'", field=field
+        )
+    return namespace
 
 
 class Experiments:
@@ -47,7 +62,7 @@ class Experiments:
         return self._store.create(
             Experiment(
                 experiment_id=str(uuid.uuid4()),
-                namespace=namespace,
+                namespace=check_namespace(namespace, "experiment.namespace"),
                 display_name=check_text(display_name, "experiment.display_name"),
                 description=check_text(description, "experiment.description", required=False, limit=MAX_DESCRIPTION),
                 created_at=now(),

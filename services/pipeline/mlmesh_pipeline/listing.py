@@ -27,11 +27,19 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """A condition on a field; `value` is a string, an integer (times: microseconds) or a list of either."""
+    """A condition on a field.
+
+    Attributes:
+        key: The field.
+        operation: How it is compared.
+        value: A string, a number or a list of either.
+        whole_seconds: Whether numbers are seconds since 1970, and not microseconds.
+    """
 
     key: str
     operation: Operation
     value: Any
+    whole_seconds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.recurring.placeholders import Firing, fill
 from mlmesh_pipeline.recurring.schedule import NEVER, Schedule, Trigger
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Problem, RecurringRun, StorageState, now
-from mlmesh_pipeline.runs import NewRun, Runs
+from mlmesh_pipeline.runs import MAX_SERVICE_ACCOUNT, NewRun, Runs
 from mlmesh_pipeline.store import ExperimentStore, PipelineStore
 from mlmesh_pipeline.store.recurring_runs import RecurringRunStore, Taken, TooMany, claim
 
@@ -91,6 +91,7 @@ class RecurringRuns:
         """
         check_text(new.run.display_name, "recurring_run.display_name")
         check_text(new.run.description, "recurring_run.description", required=False, limit=MAX_DESCRIPTION)
+        check_text(new.run.service_account, "recurring_run.service_account", required=False, limit=MAX_SERVICE_ACCOUNT)
         if not 1 <= new.max_concurrency <= MAX_CONCURRENCY:
             message = f"must be 1 to {MAX_CONCURRENCY}, not {new.max_concurrency}"
             raise InvalidArgument(message, field="recurring_run.max_concurrency")

@@ -173,6 +173,9 @@ class RecurringRun:
     problem: Problem | None = None
 
 
+NO_CONTENT = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A file or folder that a task wrote or an importer found.
@@ -186,6 +189,7 @@ class Artifact:
         metadata: What the task logged.
         digest: SHA-256 of the content; empty where it is not on this machine.
         metadata_id: Id in the metadata store; 0 until it is known.
+        etag: What the object store calls this content (of a folder: its record); `NO_CONTENT`: the task wrote nothing.
     """
 
     artifact_id: str
@@ -196,6 +200,7 @@ class Artifact:
     metadata: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     metadata_id: int = 0
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +238,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task: a process."""
+    """One attempt at a task: a process, or a pod."""
 
     attempt_id: str
     task_id: str
@@ -247,6 +252,7 @@ class Attempt:
     finished_at: int = 0
     exit_code: int | None = None
     message: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)

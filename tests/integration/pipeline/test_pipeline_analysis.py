@@ -60,6 +60,12 @@ def loop(count: int = 3, word: str = "a", limit: float = 1.0):
     total(scores=dsl.Collected(trained.outputs["Output"]))
 
 
+@dsl.pipeline(name="analysis-titles")
+def titles():
+    with dsl.ParallelFor([0.5, 1.0], name="rates") as rate:
+        report(score=rate).set_display_name("shown")
+
+
 @pytest.fixture(scope="module")
 def analysis(client):
     return run_analysis_pb2_grpc.RunAnalysisServiceStub(client.channel)
@@ -228,6 +234,15 @@ def test_within_loops_and_conditions(client, analysis, compile_pipeline, word):
     assert ("condition-3", "its condition or loop depends on pipelinechannel--limit") in [
         (one.path, one.reason) for one in answer.anew
     ]
+
+
+def test_tasks_are_named_as_they_are_shown(client, analysis, compile_pipeline):
+    first = client.run(compile_pipeline(titles))
+    assert explain(analysis, first, "rates[1]/shown").task_path == "for-loop-1[1]/report"
+    answer, second = rerun(client, analysis, first, "rates[1]/shown")
+    assert answer.reused == ["for-loop-1[0]/report"] and second.state == run_pb2.SUCCEEDED
+    answer, _ = rerun(client, analysis, first, "shown", validate_only=True)
+    assert [one.path for one in answer.anew] == ["for-loop-1[0]/report", "for-loop-1[1]/report"]
 
 
 def test_another_pipeline_runs_what_differs_in_it(client, analysis, chain_spec, word):

@@ -17,6 +17,8 @@ from grpc_status import rpc_status
 from kfp import dsl
 from mlmesh_kit.paging import encode_page_token
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import (
+    auth_pb2,
+    auth_pb2_grpc,
     experiment_pb2,
     pipeline_pb2,
     run_pb2,
@@ -232,6 +234,15 @@ _BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("p.yaml", _BOMB, 400),
         ("p.yaml", "[" * 50_000, 400),
         ("p.yaml", "!!python/object/apply:os.system ['true']", 400),
+        ("p.yaml", "a: !!python/name:os.system", 400),
+        ("p.yaml", "pipelineInfo: {name: x}\npipelineInfo: {name: y}", 400),
+        ("p.yaml", "a: 1\n---\nplatforms: {}\n---\nb: 1", 400),
+        ("p.yaml", "pipelineInfo: {name: .nan}", 400),
+        ("p.yaml", "pipelineInfo: {name: 2026-01-01}", 400),
+        ("p.yaml", "pipelineInfo: {name: " + "9" * 1000 + "}", 400),
+        ("p.yaml", "? [a]\n: 1", 400),
+        ("p.yaml", "apiVersion: argoproj.io/v1alpha1\nkind: Workflow", 400),
+        ("p.json", '{"pipelineInfo": {"name": NaN}}', 400),
         ("p.exe", "x", 400),
         ("p.zip", b"PK nonsense", 400),
         ("p.zip", _zip(a="x", b="y"), 400),
@@ -396,6 +407,98 @@ def test_a_log_is_followed_to_its_end(client, compile_pipeline, by_name, tmp_pat
     "position", [None, [], ["a", "b", 1], [1, 2, 3], [1, "b", -1], [1, "b", True], [2**70, "b", 1], [1, "b"], {"a": 1}]
 )
 def test_a_token_that_a_client_made_up(client, position):
-    token = encode_page_token(position, [[], []])
+    token = encode_page_token([position, "", []], ["runs", "namespace", "default"])
     request = run_pb2.ListRunsRequest(page_token=token)
     assert "page_token" in _refused(grpc.StatusCode.INVALID_ARGUMENT, client.runs.ListRuns, request)
+
+
+def test_an_update_changes_what_it_names(client, spec):
+    request = pipeline_pb2.CreatePipelineAndVersionRequest()
+    request.pipeline.MergeFrom(pipeline_pb2.Pipeline(name="updated", display_name="Updated", tags={"team": "red"}))
+    asked = request.pipeline_version
+    asked.MergeFrom(pipeline_pb2.PipelineVersion(name="first", tags={"a": "b"}, code_source_url="https://example.com"))
+    json_format.ParseDict(spec, asked.pipeline_spec)
+    made = client.pipelines.CreatePipelineAndVersion(request)
+    listed = client.pipelines.ListPipelineVersions(
+        pipeline_pb2.ListPipelineVersionsRequest(pipeline_id=made.pipeline_id)
+    )
+    (version,) = listed.pipeline_versions
+    assert (version.name, dict(version.tags), version.code_source_url) == ("first", {"a": "b"}, "https://example.com")
+    change = pipeline_pb2.Pipeline(pipeline_id=made.pipeline_id, display_name="New")
+    updated = client.pipelines.UpdatePipeline(pipeline_pb2.UpdatePipelineRequest(pipeline=change))
+    assert (updated.name, updated.display_name, dict(updated.tags)) == ("updated", "New", {"team": "red"})
+    change = pipeline_pb2.Pipeline(pipeline_id=made.pipeline_id, tags={"team": "blue"})
+    updated = client.pipelines.UpdatePipeline(pipeline_pb2.UpdatePipelineRequest(pipeline=change))
+    assert (updated.display_name, dict(updated.tags)) == ("New", {"team": "blue"})
+    ids = {"pipeline_id": made.pipeline_id, "pipeline_version_id": version.pipeline_version_id}
+    changed = pipeline_pb2.UpdatePipelineVersionRequest(
+        pipeline_version=pipeline_pb2.PipelineVersion(**ids, description="why")
+    )
+    assert client.pipelines.UpdatePipelineVersion(changed).tags == {"a": "b"}
+    bare = pipeline_pb2.UpdatePipelineVersionRequest(pipeline_version=pipeline_pb2.PipelineVersion(**ids))
+    cleared = client.pipelines.UpdatePipelineVersion(bare, metadata=(("x-clear-tags", "true"),))
+    assert (dict(cleared.tags), cleared.description) == ({}, "why")
+
+
+def _with_default(spec, kind, value):
+    changed = json.loads(json.dumps(spec))
+    parameter = {"parameterType": kind, "isOptional": True, "defaultValue": value}
+    changed["root"]["inputDefinitions"]["parameters"]["extra"] = parameter
+    return changed
+
+
+def _nested(depth: int) -> dict:
+    found: dict = {}
+    for _ in range(depth):
+        found = {"x": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "word"),
+    [
+        ("NUMBER_DOUBLE", float("nan"), "number"),
+        ("NUMBER_DOUBLE", float("-inf"), "number"),
+        ("NUMBER_DOUBLE", 10**400, "number"),
+        ("STRUCT", _nested(30), "deeper"),
+        ("STRUCT", _nested(90), "deeper"),
+    ],
+    ids=["nan", "inf", "huge", "deep", "deeper"],
+)
+def test_what_no_message_can_hold_is_not_taken_from_a_package(shared_service, spec, kind, value, word):
+    text = yaml.safe_dump(_with_default(spec, kind, value))
+    answer = _upload(shared_service, text, display_name=f"unreadable {word}")
+    assert answer.status_code == 400 and word in answer.json()["message"], answer.text
+
+
+def test_what_is_taken_can_be_read(client, shared_service, spec):
+    text = yaml.safe_dump(_with_default(spec, "STRUCT", _nested(24)))
+    made = _upload(shared_service, text, display_name="deep enough").json()
+    listed = client.pipelines.ListPipelineVersions(
+        pipeline_pb2.ListPipelineVersionsRequest(pipeline_id=made["pipeline_id"])
+    )
+    assert listed.pipeline_versions[0].HasField("pipeline_spec")
+
+
+def test_numbers_that_json_does_not_have(client, spec):
+    for field in ("runtime_config", "plugins_input", "pipeline_spec"):
+        run = run_pb2.Run(display_name="x")
+        json_format.ParseDict(spec, run.pipeline_spec)
+        if field == "runtime_config":
+            run.runtime_config.parameters["n"].list_value.values.add().number_value = float("nan")
+        elif field == "plugins_input":
+            run.plugins_input["x"].fields["y"].number_value = float("inf")
+        else:
+            run.pipeline_spec.fields["x"].number_value = float("inf")
+        message = _refused(grpc.StatusCode.INVALID_ARGUMENT, client.runs.CreateRun, run_pb2.CreateRunRequest(run=run))
+        assert field in message and "NaN" in message
+
+
+@pytest.mark.parametrize("field", ["resources", "verb"])
+@pytest.mark.parametrize("number", [0, 99])
+def test_authorize_names_what_it_does_not_know(client, field, number):
+    request = auth_pb2.AuthorizeRequest(resources=1, verb=2)
+    authorize = auth_pb2_grpc.AuthServiceStub(client.channel).Authorize
+    assert authorize(request) == empty_pb2.Empty()
+    setattr(request, field, number)
+    assert field in _refused(grpc.StatusCode.INVALID_ARGUMENT, authorize, request)

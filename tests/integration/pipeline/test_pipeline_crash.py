@@ -191,3 +191,36 @@ def test_nothing_is_left_of_a_run(make_service, connect, compile_pipeline, tmp_p
     assert scratch
     assert {path.suffix for path in scratch} == {".log"}
     assert os.listdir(folder)
+
+
+@dsl.component
+def fail(folder: str):
+    import os
+
+    with open(os.path.join(folder, "tries"), "a") as file:
+        file.write("x")
+    raise ValueError("never")
+
+
+@dsl.pipeline(name="tried-again")
+def tried_again(folder: str):
+    fail(folder=folder).set_retry(num_retries=2, backoff_duration="1s", backoff_factor=1)
+
+
+def test_retries_before_kill_9_count(make_service, connect, compile_pipeline, by_name, tmp_path):
+    service = make_service(LEASE_SECONDS="2", SCAN_SECONDS="0.2")
+    client = connect(service)
+    run_id = client.create(compile_pipeline(tried_again), {"folder": str(tmp_path)}).run_id
+
+    def failed() -> int:
+        tasks = by_name(client.get(run_id))
+        return len(tasks["fail"].executor_detail.failed_main_jobs) if "fail" in tasks else 0
+
+    _wait(lambda: failed() == 1)
+    service.kill()
+    service.start()
+    client.connect()
+    run = client.wait(run_id)
+    assert run.state == run_pb2.FAILED
+    assert run.error.message.endswith("ValueError: never (attempt 3 of 3)")
+    assert (tmp_path / "tries").read_text() == "xxx"

@@ -57,7 +57,9 @@ def _act(verb: str, argument: str) -> str:
     if verb == "exhausted":
         raise ResourceExhausted("quota of 3 used up", retry_after_seconds=2.5)
     if verb == "precondition":
-        raise FailedPrecondition("x" * 20_000)
+        raise FailedPrecondition((argument or "x") * 20_000)
+    if verb == "violations":
+        raise InvalidArgument.of([(f"spec[{argument!r}]", argument * 40)] * 20)
     if verb == "crash":
         raise RuntimeError(SECRET)
     if verb == "unserved":

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlmesh_pipeline.ir.commands import AllowedCommands, BadCommand, CommandLine, check_command, fill_command
+from mlmesh_pipeline.ir.commands import (
+    AllowedCommands,
+    BadCommand,
+    CommandLine,
+    check_command,
+    fill_command,
+    programs_of,
+)
 
 GIVEN: dict[str, Any] = {
     "inputs": {
@@ -61,6 +68,28 @@ def test_values_take_the_place_of_placeholders() -> None:
     assert filled(*words) == list(words.values())
     assert json.loads(filled("{{$}}")[0]) == GIVEN
     assert json.loads(filled("{{$.inputs.artifacts['data'].metadata}}")[0]) == {"rows": 4, "kind": "csv"}
+
+
+@pytest.mark.parametrize(
+    ("words", "programs"),
+    [
+        (["echo", "x"], ["echo"]),
+        ([json.dumps({"IfPresent": {"InputName": "text", "Then": ["echo", "a"], "Else": ["cat"]}})], ["echo", "cat"]),
+        ([json.dumps({"IfPresent": {"InputName": "text", "Then": ["env"]}}), "echo", "cat"], ["env", "echo"]),
+        ([json.dumps({"IfPresent": {"InputName": "text", "Then": [], "Else": "echo"}}), "cat"], ["echo", "cat"]),
+        ([json.dumps({"Concat": ["ec", "ho"]}), "x"], ["echo"]),
+        (["{{$.inputs.parameters['text']}}"], ["{{$.inputs.parameters['text']}}"]),
+        ([], []),
+    ],
+)
+def test_the_programs_that_a_command_may_start(words: list[str], programs: list[str]) -> None:
+    assert programs_of(CommandLine(tuple(words))) == programs
+
+
+def test_a_program_that_an_input_says() -> None:
+    program = "{{$.inputs.parameters['text']}}"
+    assert AllowedCommands(frozenset({"*"}), "/bin").problem(program) == ""
+    assert "CONTAINER_COMMANDS" in AllowedCommands(frozenset({"sh"}), "/bin").problem(program)
 
 
 def test_what_a_value_says_is_no_placeholder() -> None:

@@ -7,8 +7,11 @@ from kfp import compiler, dsl
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_pipeline.ir.check import check
 from mlmesh_pipeline.ir.commands import AllowedCommands
+from mlmesh_pipeline.ir.container_resources import Machine
 from mlmesh_pipeline.ir.document import join_documents, parse
 from mlmesh_pipeline.ir.runnable import check_runnable, runtime_parameters
+
+MACHINE = Machine(2000, 8 << 30)
 
 warnings.simplefilter("ignore")
 
@@ -45,7 +48,7 @@ def _check(content):
 
 def test_a_compiled_pipeline_is_whole(content):
     document = _check(content)
-    check_runnable(document, AllowedCommands())
+    check_runnable(document, AllowedCommands(), MACHINE)
     assert document.name == "sum"
     assert runtime_parameters(document, {"n": 4.0}) == {"n": 4, "ratio": 0.5, "names": ["a"]}
 
@@ -136,14 +139,17 @@ def test_depth_is_limited():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"container": {"image": "alpine", "command": ["echo", "hi"]}}, r"exec-add.*alpine.*Kubernetes"),
+        (
+            {"container": {"image": "alpine", "command": ["echo", "hi"]}},
+            r"exec-add.*alpine.*MLMESH_PIPELINE_CONTAINER_COMMANDS=echo",
+        ),
         ({"customJob": {"customJob": {}}}, "custom_job"),
     ],
 )
 def test_what_cannot_run_here_is_named(content, change, message):
     content["deploymentSpec"]["executors"]["exec-add"] = change
     with pytest.raises(FailedPrecondition, match=message):
-        check_runnable(_check(content), AllowedCommands())
+        check_runnable(_check(content), AllowedCommands(), MACHINE)
 
 
 def test_platform_features_are_named(content):
@@ -156,4 +162,4 @@ def test_platform_features_are_named(content):
     }
     document = _check(join_documents([content, platform]))
     with pytest.raises(FailedPrecondition, match="secretAsVolume"):
-        check_runnable(document, AllowedCommands())
+        check_runnable(document, AllowedCommands(), MACHINE)

@@ -111,11 +111,10 @@ def plan(
     before = parse(pipeline())
     new = parse(after) if after is not None else before
 
-    def digest(uri: str) -> str:
-        path = uri.removeprefix("file:///")
-        return "" if path in gone else path
+    def look(artifact: Artifact) -> str:
+        return "is gone" if artifact.uri.removeprefix("file:///") in gone else ""
 
-    return plan_rerun(Pipelines(before, new), tasks or earlier(), set(named), frozenset(changed), digest)
+    return plan_rerun(Pipelines(before, new), tasks or earlier(), set(named), frozenset(changed), look)
 
 
 def reasons(found: Plan) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Secrets and config maps on one machine: files `DATA_DIR/secrets/NAMESPACE/NAME/KEY` and `DATA_DIR/configmaps/...`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlmesh_pipeline.ir.cluster_names import sources
+from mlmesh_pipeline.ir.cluster_names import Source, sources, volumes
 
 MAX_BYTES = 1 << 20
 """Of one value; that of Kubernetes for a whole secret."""
@@ -18,21 +18,31 @@ class NotThere(ValueError):
     """A secret or config map is not there; the message says where it is looked for. It never holds a value."""
 
 
-def variables(config: Mapping[str, Any], root: Path, namespace: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+def variables(
+    config: Mapping[str, Any], root: Path, namespace: str, value_of: Callable[[Source], Any]
+) -> dict[str, str]:
     """Gives the environment variables that come from secrets and config maps.
 
     Args:
         config: Platform configuration of the executor (kfp-kubernetes).
         root: The data directory.
         namespace: Of the run.
-        parameters: Inputs of the task, for names that are among them.
+        value_of: Gives the names that are inputs or outputs; None where there is no value.
 
     Raises:
-        NotThere: One is not there, and is not optional; or a name is none.
+        NotThere: One is not there, and is not optional; or a name is none. Or one that is there would be a volume.
     """
     found = {}
+    for source in volumes(config):
+        name = source.name or value_of(source)
+        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name):
+            raise NotThere(f"{name!r} is no name of a {source.kind}")
+        if not source.optional or (name and (root / _FOLDERS[source.kind] / namespace / name).exists()):
+            raise NotThere(f"the {source.kind} {name!r} as a volume needs the backend argo")
     for source in sources(config):
-        name = source.name or parameters.get(source.parameter)
+        name = source.name or value_of(source)
+        if name is None and source.optional:
+            continue
         if not isinstance(name, str) or not all(_NAME.fullmatch(one) and ".." not in one for one in (name, namespace)):
             raise NotThere(f"{name!r} is no name of a {source.kind}")
         if not _KEY.fullmatch(source.key) or source.key in {".", ".."}:

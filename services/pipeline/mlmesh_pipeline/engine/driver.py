@@ -6,64 +6,36 @@ tree; what has ended already is read back and not done again, which is all that 
 
 import asyncio
 import contextlib
-import datetime
-import json
 import logging
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from graphlib import TopologicalSorter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import Process, sweep
+from mlmesh_kit.files import remove_tree
+from mlmesh_kit.launch import sweep
 
 from mlmesh_pipeline.config import Settings
-from mlmesh_pipeline.engine.cluster_files import NotThere, variables
-from mlmesh_pipeline.engine.executor_io import digest_of
-from mlmesh_pipeline.engine.fingerprint import fingerprint
-from mlmesh_pipeline.engine.inputs import (
-    NOT_RUN,
-    NoValue,
-    Outcome,
-    collect,
-    dag_outputs,
-    problem_of_input,
-    resolve_inputs,
-)
-from mlmesh_pipeline.engine.paths import RunPaths, file_path
-from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
-from mlmesh_pipeline.ir.check import upstream_of
-from mlmesh_pipeline.ir.condition import Condition, ConditionError
-from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
-from mlmesh_pipeline.ir.proto import TriggerStrategy
-from mlmesh_pipeline.ir.runnable import code_of, has_workspace
-from mlmesh_pipeline.ir.values import to_python, whole
-from mlmesh_pipeline.resources import (
-    Artifact,
-    Attempt,
-    AttemptState,
-    Problem,
-    Run,
-    RuntimeState,
-    Task,
-    TaskKind,
-    Values,
-    now,
-)
+from mlmesh_pipeline.engine.capacity import Capacity
+from mlmesh_pipeline.engine.inputs import Outcome
+from mlmesh_pipeline.engine.leaves import Leaves, attempt_mark
+from mlmesh_pipeline.engine.paths import RunPaths
+from mlmesh_pipeline.engine.records import Records
+from mlmesh_pipeline.engine.surroundings import Surroundings
+from mlmesh_pipeline.engine.walk import Walk
+from mlmesh_pipeline.engine.worker import Worker
+from mlmesh_pipeline.ir.document import parse
+from mlmesh_pipeline.ir.runnable import has_workspace
+from mlmesh_pipeline.resources import Attempt, AttemptState, Problem, Run, RuntimeState
 from mlmesh_pipeline.store import CacheStore, RunStore, TaskStore
 from mlmesh_pipeline.store.fence import Fence, LostLease
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_ABORTED, _INTERNAL, _CANCELLED, _UNKNOWN, _NOT_READY = 10, 13, 1, 2, 9  # google.rpc.Code
-_MAX_INTERRUPTIONS = 10
-_COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
+_INTERNAL, _CANCELLED = 13, 1  # google.rpc.Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +47,6 @@ class Stores:
     cache: CacheStore
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """A DAG that is being walked: its component, its inputs, and the task that it is."""
-
-    component: Any
-    inputs: Values
-    path: str
-    task_id: str
-
-
 class Driver:
     """Drives a run.
 
@@ -93,7 +55,7 @@ class Driver:
         fence: The lease.
         stores: The database.
         worker: Runs attempts.
-        slots: Bounds the attempts at a time, over all runs.
+        capacity: What attempts take of the machine, over all runs.
         database: Executor for what blocks.
         settings: Of the service.
     """
@@ -105,7 +67,7 @@ class Driver:
         stores: Stores,
         *,
         worker: Worker,
-        slots: asyncio.Semaphore,
+        capacity: Capacity,
         database: Executor,
         settings: Settings,
     ) -> None:
@@ -113,13 +75,12 @@ class Driver:
         self._fence = fence
         self._stores = stores
         self._worker = worker
-        self._slots = slots
+        self._capacity = capacity
         self._database = database
         self._settings = settings
         self._paths = RunPaths(settings.service_dir / "runs", settings.resolved_artifact_root, run)
-        self._known: dict[str, Task] = {}
-        self._numbers: dict[str, int] = {}
-        self._document: PipelineDocument | None = None
+        self._records = Records(run.run_id, stores.tasks, fence, self._db)
+        self._leaves: Leaves | None = None
         self._has_workspace = False
         self._canceled: bool = False
         self._walk: asyncio.Task[Outcome] | None = None
@@ -127,6 +88,8 @@ class Driver:
     def cancel(self) -> None:
         """Ends the run, CANCELED, with all its processes."""
         self._canceled = True
+        if self._leaves is not None:
+            self._leaves.terminated = True
         if self._walk is not None:
             self._walk.cancel()
 
@@ -137,12 +100,13 @@ class Driver:
             LostLease: Another service drives it now; our processes have been ended.
         """
         try:
-            await self._begin()
+            walk = await self._begin()
+            if not self._canceled and self.run.state != RuntimeState.CANCELING:
+                await self._set_state(RuntimeState.RUNNING)
             if self._canceled or self.run.state == RuntimeState.CANCELING:
                 await self._end_canceled()
                 return
-            await self._set_state(RuntimeState.RUNNING)
-            self._walk = asyncio.create_task(self._root(), name=f"run {self.run.run_id}")
+            self._walk = asyncio.create_task(walk.whole(), name=f"run {self.run.run_id}")
             outcome = await self._walk
         except asyncio.CancelledError:
             if not self._canceled:
@@ -158,30 +122,46 @@ class Driver:
                 raise
             logger.exception("run %s could not be driven", self.run.run_id)
             problem = Problem(_INTERNAL, "internal error of the pipeline service; see its log")
+            await self._records.close(RuntimeState.CANCELED, problem)
             await self._end(RuntimeState.FAILED, problem)
             return
+        await self._records.close(
+            RuntimeState.SKIPPED, Problem(0, "not run: its loop has fewer items than before the retry")
+        )
         await self._end(RuntimeState.SUCCEEDED if outcome.succeeded else outcome.state, outcome.problem)
 
-    async def _begin(self) -> None:
-        content = await self._db(self._stores.runs.spec, self.run.spec_digest)
-        self._document = parse(content)
-        self._has_workspace = has_workspace(self._document)
+    async def _begin(self) -> Walk:
+        document = parse(await self._db(self._stores.runs.spec, self.run.spec_digest))
+        self._has_workspace = has_workspace(document)
         if self._has_workspace:
             self._paths.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tasks = await self._db(self._stores.tasks.of_run, self.run.run_id)
-        self._known = {task.path: task for task in tasks}
-        for attempt in await self._db(self._stores.tasks.attempts_of, self.run.run_id):
-            self._numbers[attempt.task_id] = max(self._numbers.get(attempt.task_id, 0), attempt.number)
+        await self._records.load()
+        attempts = await self._db(self._stores.tasks.attempts_of, self.run.run_id)
+        for attempt in attempts:
             if attempt.state == AttemptState.RUNNING:
                 await asyncio.to_thread(self._clear, attempt)
         await self._db(self._stores.tasks.interrupt, self.run.run_id, self._fence)
         self.run = await self._db(self._stores.runs.get, self.run.run_id)
+        around = Surroundings(self.run, document, self._paths, self._has_workspace)
+        self._leaves = Leaves(
+            around,
+            self._records,
+            tasks=self._stores.tasks,
+            cache=self._stores.cache,
+            fence=self._fence,
+            database=self._db,
+            worker=self._worker,
+            capacity=self._capacity,
+            settings=self._settings,
+        )
+        self._leaves.remember(attempts)
+        self._leaves.terminated = self._canceled
+        return Walk(around, self._records, self._leaves, self._settings.max_loop_items)
 
     def _clear(self, attempt: Attempt) -> None:
         """Ends what an attempt of a service that died has left: its processes, then its scratch folder."""
-        if attempt.pid:
-            sweep(attempt.pid, attempt.pid_started)
-        shutil.rmtree(self._paths.attempt(attempt.task_id, attempt.number), ignore_errors=True)
+        sweep(attempt.pid, attempt.pid_started, attempt_mark(attempt.task_id, attempt.number))
+        remove_tree(self._paths.attempt(attempt.task_id, attempt.number))
 
     async def _stop_walking(self) -> None:
         if self._walk is not None:
@@ -191,370 +171,20 @@ class Driver:
 
     async def _end_canceled(self) -> None:
         problem = Problem(_CANCELLED, "the run was terminated")
-        for task in list(self._known.values()):
-            if not task.state.is_final:
-                await self._save(replace(task, state=RuntimeState.CANCELED, problem=problem, finished_at=now()))
+        await self._records.close(RuntimeState.CANCELED, problem)
         await self._end(RuntimeState.CANCELED, problem)
 
     async def _end(self, state: RuntimeState, problem: Problem | None) -> None:
         if state == RuntimeState.SUCCEEDED and self._has_workspace:  # else a retry may want it
-            await asyncio.to_thread(shutil.rmtree, self._paths.workspace, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, self._paths.workspace)
         await self._set_state(state, problem)
 
     async def _set_state(self, state: RuntimeState, problem: Problem | None = None) -> None:
         if self.run.state != state:
-            await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
+            state = await self._db(self._stores.runs.set_state, self.run.run_id, state, problem, self._fence)
             self.run = replace(self.run, state=state, problem=problem)
 
-    # -- the walk ------------------------------------------------------------------------------------------------
-
-    async def _root(self) -> Outcome:
-        assert self._document is not None
-        root = self._document.spec.root
-        return await self._dag(Scope(root, Values(self.run.parameters), "", ""))
-
-    async def _dag(self, scope: Scope) -> Outcome:
-        """Runs the tasks of a DAG, each as soon as those that it waits for have ended."""
-        tasks = scope.component.dag.tasks
-        waits_for = {name: upstream_of(task) for name, task in tasks.items()}
-        order = list(TopologicalSorter(waits_for).static_order())
-        await self._add([self._new(scope, name, tasks[name]) for name in order])
-        running: dict[str, asyncio.Task[Outcome]] = {}
-        async with asyncio.TaskGroup() as group:
-            for name in order:
-                upstream = {other: running[other] for other in waits_for[name]}
-                running[name] = group.create_task(self._after(scope, name, tasks[name], upstream))
-        outcomes = {name: task.result() for name, task in running.items()}
-        failed = [name for name in order if outcomes[name].state == RuntimeState.FAILED]
-        outputs = dag_outputs(scope.component, outcomes)
-        if failed:
-            return Outcome(RuntimeState.FAILED, outputs, _problem_of(scope, failed, outcomes))
-        return Outcome(RuntimeState.SUCCEEDED, outputs)
-
-    async def _after(self, scope: Scope, name: str, spec: Any, running: Mapping[str, asyncio.Task[Outcome]]) -> Outcome:
-        task = self._known[_join(scope.path, name)]
-        if task.state.is_final:
-            return _outcome_of(task)
-        upstream = {other: await outcome for other, outcome in running.items()}
-        blocked = [other for other, outcome in upstream.items() if not outcome.succeeded]
-        if blocked and spec.trigger_policy.strategy != _COMPLETED:
-            return await self._skip(task, f"not run: {_waits(blocked, upstream)}")
-        assert self._document is not None
-        component = self._document.component(spec.component_ref.name)
-        try:
-            inputs = resolve_inputs(
-                spec,
-                component,
-                scope.inputs,
-                upstream,
-                context=self._context(task),
-                run_parameters=self.run.parameters,
-            )
-            holds = _holds(spec, inputs)
-        except NoValue as error:
-            return await self._fail(task, problem_of_input(error))
-        if not holds:
-            return await self._skip(task, "not run: its condition does not hold")
-        if spec.WhichOneof("iterator"):
-            return await self._loop(task, spec, component, inputs)
-        return await self._execute(task, spec, component, inputs)
-
-    async def _execute(self, task: Task, spec: Any, component: Any, inputs: Values) -> Outcome:
-        if component.WhichOneof("implementation") == "dag":
-            return await self._nested(task, component, inputs)
-        assert self._document is not None
-        executor = self._document.executor(component.executor_label)
-        if executor.WhichOneof("spec") == "importer":
-            return await self._import(task, component, executor.importer, inputs)
-        return await self._container(task, spec, component, executor.container, inputs)
-
-    async def _nested(self, task: Task, component: Any, inputs: Values) -> Outcome:
-        task = await self._started(task, inputs)
-        outcome = await self._dag(Scope(component, inputs, task.path, task.task_id))
-        return await self._finish(task, outcome)
-
-    async def _loop(self, task: Task, spec: Any, component: Any, inputs: Values) -> Outcome:
-        iterator = getattr(spec, spec.WhichOneof("iterator"))
-        try:
-            items = self._items(spec, iterator, inputs, task)
-        except NoValue as error:
-            return await self._fail(task, problem_of_input(error))
-        task = await self._started(task, inputs)
-        new = []
-        for number in range(len(items)):
-            path = f"{task.path}[{number}]"
-            kind = TaskKind.ITERATION if component.WhichOneof("implementation") == "dag" else TaskKind.CONTAINER
-            made = self._make(
-                path,
-                f"{task.name}[{number}]",
-                kind,
-                parent_id=task.task_id,
-                display_name=f"{task.display_name}[{number}]",
-            )
-            new.append(replace(made, iteration=number))
-        await self._add(new)
-        limit = asyncio.Semaphore(spec.iterator_policy.parallelism_limit or len(items) or 1)
-
-        async def iteration(number: int, item: Any) -> Outcome:
-            child = self._known[f"{task.path}[{number}]"]
-            if child.state.is_final:
-                return _outcome_of(child)
-            async with limit:
-                return await self._execute(child, spec, component, _with_item(inputs, iterator.item_input, item))
-
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(iteration(number, item)) for number, item in enumerate(items)]
-        outcomes = [one.result() for one in running]
-        failed = [number for number, outcome in enumerate(outcomes) if outcome.state == RuntimeState.FAILED]
-        outputs = collect(component, outcomes)
-        if failed:
-            first = outcomes[failed[0]].problem
-            words = f"iteration {failed[0]} failed: {first.message if first else ''}"
-            return await self._finish(task, Outcome(RuntimeState.FAILED, outputs, Problem(_ABORTED, words)))
-        return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, outputs))
-
-    def _items(self, spec: Any, iterator: Any, inputs: Values, task: Task) -> list[Any]:
-        items: Any
-        if spec.WhichOneof("iterator") == "artifact_iterator":
-            items = inputs.artifacts.get(iterator.items.input_artifact, [])
-        elif iterator.items.WhichOneof("kind") == "raw":
-            try:
-                text = resolve(iterator.items.raw, inputs.parameters, self._context(task))
-                items = json.loads(text) if isinstance(text, str) else text
-            except (UnknownPlaceholder, ValueError) as error:
-                raise NoValue(f"the items of the loop: {error}") from error
-        else:
-            items = inputs.parameters.get(iterator.items.input_parameter)
-            if isinstance(items, str):
-                with contextlib.suppress(ValueError):
-                    items = json.loads(items)
-        if not isinstance(items, list):
-            raise NoValue("the items of the loop are not a list")
-        if len(items) > self._settings.max_loop_items:
-            raise NoValue(f"the loop has {len(items)} items, at most {self._settings.max_loop_items} are allowed")
-        return items
-
-    # -- leaves --------------------------------------------------------------------------------------------------
-
-    async def _import(self, task: Task, component: Any, importer: Any, inputs: Values) -> Outcome:
-        task = await self._started(task, inputs)
-        source = importer.artifact_uri
-        which = source.WhichOneof("value")
-        uri = inputs.parameters.get("uri")
-        if uri is None and which == "constant":
-            uri = to_python(source.constant)
-        elif uri is None and which == "runtime_parameter":
-            uri = inputs.parameters.get(source.runtime_parameter)
-        if not isinstance(uri, str) or not uri:
-            return await self._fail(task, Problem(3, "the importer has no URI"))
-        path = file_path(uri)
-        if path is not None and not path.exists():
-            return await self._fail(task, Problem(5, f"there is nothing at {uri}"))
-        context = self._context(task)
-        metadata = _resolved(whole(to_python_struct(importer.metadata)), inputs.parameters, context)
-        name, spec = next(iter(component.output_definitions.artifacts.items()))
-        artifact = Artifact(
-            artifact_id=str(uuid.uuid4()),
-            name=name,
-            kind=importer.type_schema.schema_title or spec.artifact_type.schema_title or "system.Artifact",
-            version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
-            uri=uri,
-            metadata=metadata,
-            digest=await asyncio.to_thread(digest_of, uri),
-        )
-        return await self._finish(task, Outcome(RuntimeState.SUCCEEDED, Values({}, {name: [artifact]})))
-
-    async def _container(self, task: Task, spec: Any, component: Any, container: Any, inputs: Values) -> Outcome:
-        mark = fingerprint(self.run, component, container, inputs, spec.caching_options.cache_key)
-        task = await self._started(replace(task, fingerprint=mark), inputs)
-        cached = spec.caching_options.enable_cache
-        if cached and not self.run.rerun_of:
-            found = await self._db(self._stores.cache.find, mark, self.run.namespace)
-            if found is not None and await asyncio.to_thread(_is_there, found[1]):
-                task = replace(task, cached_from=found[0])
-                return await self._finish(task, Outcome(RuntimeState.SKIPPED, found[1]))
-        context = self._context(task)
-        try:
-            environment = self._environment(component.executor_label, container, inputs, context)
-        except (UnknownPlaceholder, NotThere) as error:
-            return await self._fail(task, Problem(_NOT_READY, str(error)))
-        policy = spec.retry_policy
-        delay, longest = (
-            policy.backoff_duration.ToNanoseconds() / 1e9,
-            policy.backoff_max_duration.ToNanoseconds() / 1e9,
-        )
-        failures = interruptions = 0
-        while True:
-            number = self._numbers.get(task.task_id, 0) + 1
-            self._numbers[task.task_id] = number
-            work = Work(
-                run_id=self.run.run_id,
-                task_name=task.name,
-                component=component,
-                code=code_of(container),
-                inputs=inputs,
-                environment=environment,
-                context=context,
-                scratch=self._paths.attempt(task.task_id, number),
-                log_path=self._paths.log(task.task_id, number),
-                output_uri=self._paths.outputs(task),
-                timeout_seconds=self._timeout(component.executor_label),
-            )
-            attempt = Attempt(
-                str(uuid.uuid4()), task.task_id, task.run_id, number, AttemptState.RUNNING, self._fence.owner
-            )
-            try:
-                async with self._slots:
-                    outputs, attempt = await self._attempt(task, attempt, work)
-            except Interrupted as error:
-                interruptions += 1
-                if interruptions < _MAX_INTERRUPTIONS:
-                    logger.warning("task %s of run %s: %s; again", task.path, self.run.run_id, error)
-                    await asyncio.sleep(0.1 * interruptions)
-                    continue
-                return await self._fail(task, Problem(_ABORTED, f"interrupted {interruptions} times: {error}"))
-            except TaskFailed as error:
-                failures += 1
-                if failures > policy.max_retry_count:
-                    times = f" (attempt {failures} of {failures})" if failures > 1 else ""
-                    return await self._fail(task, Problem(_UNKNOWN, f"{error}{times}"))
-                await asyncio.sleep(min(delay * (policy.backoff_factor or 2) ** (failures - 1), longest or 3600))
-                continue
-            return await self._finish(
-                task, Outcome(RuntimeState.SUCCEEDED, outputs), attempt, cache_for=self.run.namespace if cached else ""
-            )
-
-    async def _attempt(self, task: Task, attempt: Attempt, work: Work) -> tuple[Values, Attempt]:
-        """Makes one attempt; gives the outputs and the attempt as it is to be written with the task's end."""
-        attempt = replace(attempt, started_at=now())
-        await asyncio.to_thread(self._paths.clean_outputs, task)
-        await self._db(self._stores.tasks.begin_attempt, attempt, self._fence)
-
-        async def started(process: Process) -> None:
-            nonlocal attempt
-            attempt = replace(attempt, pid=process.pid, pid_started=process.started)
-            await self._db(self._stores.tasks.save_attempt, attempt, self._fence)
-
-        async def ended(state: AttemptState, message: str, code: int | None = None) -> None:
-            last = replace(attempt, state=state, message=message, exit_code=code, finished_at=now())
-            await self._db(self._stores.tasks.save_attempt, last, self._fence)
-
-        try:
-            outputs = await self._worker.run(work, started)
-        except TaskFailed as error:
-            await ended(AttemptState.FAILED, str(error), error.exit_code)
-            raise
-        except Interrupted as error:
-            await ended(AttemptState.INTERRUPTED, str(error))
-            raise
-        except asyncio.CancelledError:
-            if self._canceled:
-                await asyncio.shield(ended(AttemptState.CANCELED, "the run was terminated"))
-            else:
-                with contextlib.suppress(LostLease):
-                    await asyncio.shield(ended(AttemptState.INTERRUPTED, "the service was stopped"))
-            raise
-        return outputs, replace(attempt, state=AttemptState.SUCCEEDED, exit_code=0, finished_at=now())
-
-    def _environment(self, label: str, container: Any, inputs: Values, context: Mapping[str, str]) -> dict[str, str]:
-        """Gives the variables of a container, those from secrets and config maps among them."""
-        assert self._document is not None
-        config = self._document.platform_config(label)
-        found = variables(config, self._settings.root, self.run.namespace, inputs.parameters)
-        for variable in container.env:
-            value = resolve(variable.value, inputs.parameters, context)
-            found[variable.name] = value if isinstance(value, str) else json.dumps(whole(value))
-        return found
-
-    def _timeout(self, label: str) -> float:
-        assert self._document is not None
-        asked = float(self._document.platform_config(label).get("activeDeadlineSeconds", 0))
-        limits = [limit for limit in (asked, self._settings.task_timeout_seconds) if limit > 0]
-        return min(limits, default=0.0)
-
-    # -- records -------------------------------------------------------------------------------------------------
-
-    def _new(self, scope: Scope, name: str, spec: Any) -> Task:
-        assert self._document is not None
-        component = self._document.component(spec.component_ref.name)
-        if spec.WhichOneof("iterator"):
-            kind = TaskKind.LOOP
-        elif component.WhichOneof("implementation") == "dag":
-            kind = TaskKind.DAG
-        elif self._document.executor(component.executor_label).WhichOneof("spec") == "importer":
-            kind = TaskKind.IMPORTER
-        else:
-            kind = TaskKind.CONTAINER
-        upstream = tuple(sorted(upstream_of(spec)))
-        return self._make(
-            _join(scope.path, name),
-            name,
-            kind,
-            parent_id=scope.task_id,
-            display_name=spec.task_info.name or name,
-            upstream=upstream,
-        )
-
-    def _make(
-        self, path: str, name: str, kind: TaskKind, *, parent_id: str, display_name: str, upstream: tuple[str, ...] = ()
-    ) -> Task:
-        return Task(
-            task_id=str(uuid.uuid4()),
-            run_id=self.run.run_id,
-            path=path,
-            name=name,
-            display_name=display_name,
-            kind=kind,
-            parent_id=parent_id,
-            created_at=now(),
-            upstream=upstream,
-        )
-
-    async def _add(self, tasks: list[Task]) -> None:
-        new = [task for task in tasks if task.path not in self._known]
-        if new:
-            await self._db(self._stores.tasks.add, new, self._fence)
-            self._known |= {task.path: task for task in new}
-
-    async def _started(self, task: Task, inputs: Values) -> Task:
-        task = replace(task, state=RuntimeState.RUNNING, inputs=inputs, started_at=task.started_at or now())
-        await self._save(task)
-        return task
-
-    async def _save(self, task: Task) -> None:
-        await self._db(self._stores.tasks.save, task, self._fence)
-        self._known[task.path] = task
-
-    async def _finish(
-        self, task: Task, outcome: Outcome, attempt: Attempt | None = None, *, cache_for: str = ""
-    ) -> Outcome:
-        task = replace(task, state=outcome.state, outputs=outcome.outputs, problem=outcome.problem, finished_at=now())
-        await self._db(partial(self._stores.tasks.finish, task, attempt, self._fence, cache_for=cache_for))
-        self._known[task.path] = task
-        return outcome
-
-    async def _skip(self, task: Task, why: str) -> Outcome:
-        await self._save(replace(task, state=RuntimeState.SKIPPED, problem=Problem(0, why), finished_at=now()))
-        return NOT_RUN
-
-    async def _fail(self, task: Task, problem: Problem) -> Outcome:
-        return await self._finish(task, Outcome(RuntimeState.FAILED, problem=problem))
-
-    def _context(self, task: Task) -> dict[str, str]:
-        created = datetime.datetime.fromtimestamp(self.run.created_at / 1e6, datetime.UTC).isoformat()
-        return {
-            "pipeline_job_name": self.run.display_name,
-            "pipeline_job_uuid": self.run.run_id,
-            "pipeline_job_resource_name": self.run.run_id,
-            "pipeline_job_create_time_utc": created,
-            "pipeline_job_schedule_time_utc": created,
-            "pipeline_task_name": task.name,
-            "pipeline_task_uuid": task.task_id,
-            "pipeline_root": self._paths.root_uri,
-            **({"workspace_path": str(self._paths.workspace)} if self._has_workspace else {}),
-        }
-
-    async def _db(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def _db(self, function: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._database, partial(function, *arguments))
 
@@ -563,67 +193,3 @@ def _holds_a(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(kind) is not None
     return isinstance(error, kind)
-
-
-def to_python_struct(struct: Any) -> dict[str, Any]:
-    """Gives a `google.protobuf.Struct` as Python."""
-    return {name: to_python(value) for name, value in struct.fields.items()}
-
-
-def _resolved(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
-    if isinstance(value, str) and "{{$" in value:
-        with contextlib.suppress(UnknownPlaceholder):
-            return resolve(value, parameters, context)
-    if isinstance(value, dict):
-        return {key: _resolved(item, parameters, context) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolved(item, parameters, context) for item in value]
-    return value
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
-def _outcome_of(task: Task) -> Outcome:
-    has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
-    return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
-
-
-def _holds(spec: Any, inputs: Values) -> bool:
-    if not spec.trigger_policy.condition:
-        return True
-    try:
-        return Condition(spec.trigger_policy.condition).holds(inputs.parameters)
-    except ConditionError as error:
-        raise NoValue(f"the condition {spec.trigger_policy.condition}: {error}") from error
-
-
-def _with_item(inputs: Values, name: str, item: Any) -> Values:
-    if isinstance(item, Artifact):
-        return replace(inputs, artifacts={**inputs.artifacts, name: [item]})
-    return replace(inputs, parameters={**inputs.parameters, name: item})
-
-
-def _is_there(values: Values) -> bool:
-    """Tells whether the files of cached artifacts are still there and as they were."""
-    for items in values.artifacts.values():
-        for artifact in items:
-            if artifact.digest and digest_of(artifact.uri) != artifact.digest:
-                return False
-    return True
-
-
-def _waits(blocked: list[str], upstream: Mapping[str, Outcome]) -> str:
-    return ", ".join(f"{name} {'failed' if upstream[name].problem else 'was not run'}" for name in blocked)
-
-
-def _problem_of(scope: Scope, failed: list[str], outcomes: Mapping[str, Outcome]) -> Problem:
-    """Says which tasks failed and why, innermost words last."""
-    words = []
-    for name in failed[:5]:
-        problem = outcomes[name].problem
-        words.append(f"task {name!r} failed: {problem.message if problem else 'unknown'}")
-    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-    first = outcomes[failed[0]].problem
-    return Problem(first.code if first else _UNKNOWN, "; ".join(words) + more)

@@ -1,21 +1,23 @@
 """What KFP's executor is given and gives back: `ExecutorInput` and `ExecutorOutput` as JSON."""
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
-import stat
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlmesh_pipeline.engine.paths import file_path, local_form, uri_of
+from mlmesh_pipeline.engine.trees import tree_digest, walk
 from mlmesh_pipeline.ir.proto import ParameterType
 from mlmesh_pipeline.ir.values import WrongType, coerce, parameter_type, whole
 from mlmesh_pipeline.resources import Artifact, Values
 
 MAX_OUTPUT_BYTES = 32 << 20
-OUTPUT_FILE = "executor_output.json"
+OUTPUT_FILE = ".executor_output.json"
+"""Its folder is what `dsl.get_uri()` builds on, so it is that of the artifacts; no name of theirs begins with a dot."""
 
 
 class BadOutput(ValueError):
@@ -28,10 +30,11 @@ def executor_input(component: Any, inputs: Values, scratch: Path, output_uri: st
     Args:
         component: Its ComponentSpec.
         inputs: Values of its inputs.
-        scratch: Folder for output parameters and the executor's report.
+        scratch: Folder for output parameters.
         output_uri: URI under which its output artifacts go, each by its name.
     """
     definitions = component.input_definitions
+    folder = file_path(output_uri) or scratch
     parameters = {
         name: value for name, value in inputs.parameters.items() if name in definitions.parameters and value is not None
     }
@@ -53,9 +56,22 @@ def executor_input(component: Any, inputs: Values, scratch: Path, output_uri: st
                 name: {"artifacts": [_runtime_artifact(artifact)]}
                 for name, artifact in declared_artifacts(component, output_uri).items()
             },
-            "outputFile": str(scratch / OUTPUT_FILE),
+            "outputFile": str(folder / OUTPUT_FILE),
         },
     }
+
+
+@contextlib.contextmanager
+def report_of(given: dict[str, Any]) -> Iterator[None]:
+    """Takes the executor's report away afterwards: it lies among the artifacts.
+
+    Args:
+        given: ExecutorInput.
+    """
+    try:
+        yield
+    finally:
+        Path(given["outputs"]["outputFile"]).unlink(missing_ok=True)
 
 
 def declared_artifacts(component: Any, output_uri: str) -> dict[str, Artifact]:
@@ -72,17 +88,21 @@ def declared_artifacts(component: Any, output_uri: str) -> dict[str, Artifact]:
     }
 
 
-def read_output(component: Any, given: dict[str, Any]) -> Values:
-    """Reads what a task gave; hashes its artifacts.
+def read_output(component: Any, given: dict[str, Any], scratch: Path, digest: Callable[[str], str]) -> Values:
+    """Reads what a task gave; hashes its artifacts, and keeps those that it left in its scratch folder.
 
     Args:
         component: Its ComponentSpec.
         given: Its ExecutorInput.
+        scratch: Its scratch folder, which goes with the attempt.
+        digest: Gives the digest of what is at a URI.
 
     Raises:
         BadOutput: It is not JSON, or a value is not of its declared type.
     """
-    report = _report(Path(given["outputs"]["outputFile"]))
+    report_path = Path(given["outputs"]["outputFile"])
+    report = _report(report_path)
+    report_path.unlink(missing_ok=True)  # before the artifacts are hashed: one of them may be the folder that it is in
     values: dict[str, Any] = dict(_mapping(report, "parameterValues"))
     definitions = component.output_definitions
     for name, place in given["outputs"]["parameters"].items():
@@ -102,7 +122,7 @@ def read_output(component: Any, given: dict[str, Any]) -> Values:
     for name, place in given["outputs"]["artifacts"].items():
         declared = place["artifacts"][0]
         written = _mapping(reported, name).get("artifacts") or [declared]
-        artifacts[name] = [_artifact(declared, item, name) for item in written]
+        artifacts[name] = [_artifact(declared, item, name, scratch, digest) for item in written]
     return Values(parameters, artifacts)
 
 
@@ -113,14 +133,7 @@ def digest_of(uri: str) -> str:
         return ""
     if path.is_file():
         return _file_digest(path)
-    whole_tree = hashlib.sha256()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = Path(folder) / name
-            if stat.S_ISREG(file.lstat().st_mode):
-                whole_tree.update(f"{file.relative_to(path)}\0{_file_digest(file)}\0".encode())
-    return whole_tree.hexdigest()
+    return tree_digest((name, _file_digest(file)) for file, name in walk(path))
 
 
 def _file_digest(path: Path) -> str:
@@ -137,15 +150,24 @@ def _runtime_artifact(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _artifact(declared: dict[str, Any], written: Any, name: str) -> Artifact:
+def _artifact(
+    declared: dict[str, Any], written: Any, name: str, scratch: Path, digest: Callable[[str], str]
+) -> Artifact:
     if not isinstance(written, dict):
         raise BadOutput(f"output artifact {name!r} is not an object")
-    uri = uri_of(str(written.get("uri") or declared["uri"]))
+    try:
+        uri = uri_of(str(written.get("uri") or declared["uri"]))
+    except UnicodeEncodeError as error:
+        raise BadOutput(f"the URI of output artifact {name!r} is not UTF-8") from error
     metadata = written.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise BadOutput(f"metadata of output artifact {name!r} is not an object")
     elsewhere = written.get("custom_path")
     target = file_path(uri)
+    place = file_path(uri_of(declared["uri"]))
+    if target is not None and place is not None and _is_in(target, scratch) and not _is_in(place, scratch):
+        elsewhere, uri = elsewhere or str(target), uri_of(declared["uri"])
+        target = file_path(uri)
     if elsewhere and target is not None and Path(elsewhere).exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         if Path(elsewhere).is_dir():
@@ -160,8 +182,12 @@ def _artifact(declared: dict[str, Any], written: Any, name: str) -> Artifact:
         version=kind["schemaVersion"],
         uri=uri,
         metadata=whole(metadata),
-        digest=digest_of(uri),
+        digest=digest(uri),
     )
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -170,9 +196,9 @@ def _report(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_OUTPUT_BYTES:
         raise BadOutput(f"output parameters are larger than {MAX_OUTPUT_BYTES} bytes")
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise BadOutput("the executor's report is not JSON") from error
+        raise BadOutput(f"the executor's report is not JSON: {str(error)[:200]}") from error
     if not isinstance(found, dict):
         raise BadOutput("the executor's report is not an object")
     return found
@@ -192,6 +218,10 @@ def _parameter_file(path: Path, kind: int, name: str) -> Any:
     if kind == ParameterType.STRING:
         return text
     try:
-        return json.loads(text.lower() if kind == ParameterType.BOOLEAN else text)
-    except ValueError as error:
-        raise BadOutput(f"output parameter {name!r} was not written as JSON") from error
+        return json.loads(text.lower() if kind == ParameterType.BOOLEAN else text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadOutput(f"output parameter {name!r} was not written as JSON: {str(error)[:200]}") from error
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON's")

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from mlmesh_pipeline.resources import Run, Values
+from mlmesh_pipeline.resources import NO_CONTENT, Artifact, Run, Values
 
 
 def fingerprint(run: Run, component: Any, container: Any, inputs: Values, cache_key: str) -> str:
@@ -45,8 +45,14 @@ def fingerprint_content(run: Run, component: Any, container: Any, inputs: Values
                 if name in component.input_definitions.parameters
             },
             "artifacts": {
-                name: [[item.kind, item.digest or item.uri, item.metadata] for item in items]
+                name: [[item.kind, _content_of(item), item.metadata] for item in items]
                 for name, items in inputs.artifacts.items()
             },
         }
     return content
+
+
+def _content_of(artifact: Artifact) -> str:
+    if artifact.etag == NO_CONTENT:
+        return NO_CONTENT
+    return artifact.digest or f"{artifact.uri} {artifact.etag}".rstrip()

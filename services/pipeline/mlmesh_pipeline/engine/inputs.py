@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmesh_pipeline.ir.check import selector_keys, split_subvariable
-from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
+from mlmesh_pipeline.ir.cluster_names import Source
+from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve_all
 from mlmesh_pipeline.ir.values import WrongType, coerce, parameter_type, to_python, whole
 from mlmesh_pipeline.resources import Problem, RuntimeState, Values
 
@@ -58,19 +59,19 @@ def resolve_inputs(
         NoValue: One that is required has none, or one is of the wrong type.
     """
     parameters: dict[str, Any] = {}
-    constants: dict[str, str] = {}
+    constants: dict[str, Any] = {}
     for name, given in task.inputs.parameters.items():
         value = _parameter(given, around, upstream, context, run_parameters)
-        if given.WhichOneof("kind") == "runtime_value" and isinstance(value, str):
+        if given.WhichOneof("kind") == "runtime_value" and isinstance(value, str | list | dict):
             constants[name] = value
         if value is not None:
-            parameters[name] = _select(given.parameter_expression_selector, value, name)
-    for name, text in constants.items():
-        if "{{$" in text:
-            try:
-                parameters[name] = resolve(text, parameters, context)
-            except UnknownPlaceholder as error:
-                raise NoValue(f"input {name!r}: {error}") from error
+            parameters[name] = _select(given, value, name)
+    sources = dict(parameters)
+    for name, constant in constants.items():
+        try:
+            parameters[name] = resolve_all(constant, sources, context)
+        except UnknownPlaceholder as error:
+            raise NoValue(f"input {name!r}: {error}") from error
     item = getattr(task, task.WhichOneof("iterator")).item_input if task.WhichOneof("iterator") else None
     typed = _typed(parameters, component, item)
     artifacts = {}
@@ -119,15 +120,16 @@ def _final_status(producer: str, upstream: Mapping[str, Outcome], context: Mappi
     outcome = upstream[producer]
     problem = outcome.problem
     return {
-        "state": RuntimeState.SUCCEEDED.value if outcome.succeeded else outcome.state.value,
+        "state": "COMPLETE" if outcome.succeeded or not outcome.has_run else outcome.state.value,
         "pipelineJobResourceName": context["pipeline_job_resource_name"],
         "pipelineTaskName": producer,
         "error": {"code": problem.code, "message": problem.message} if problem else {},
     }
 
 
-def _select(expression: str, value: Any, name: str) -> Any:
-    if not expression:
+def _select(given: Any, value: Any, name: str) -> Any:
+    expression = given.parameter_expression_selector
+    if not expression or _is_selected(given.component_input_parameter, expression):
         return value
     try:
         found = json.loads(value) if isinstance(value, str) else value
@@ -136,6 +138,15 @@ def _select(expression: str, value: Any, name: str) -> Any:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise NoValue(f"input {name!r}: {expression} finds nothing in the value") from error
     return found
+
+
+def _is_selected(source: str, expression: str) -> bool:
+    """Tells whether an input is the very part that is asked of it: the compiler asks again in each inner DAG."""
+    _, mark, key = source.rpartition("-subvar-")
+    try:
+        return bool(mark) and selector_keys(expression) == [key]
+    except ValueError:
+        return False
 
 
 def _typed(parameters: dict[str, Any], component: Any, item: str | None) -> dict[str, Any]:
@@ -152,6 +163,14 @@ def _typed(parameters: dict[str, Any], component: Any, item: str | None) -> dict
         elif not definition.is_optional and name != item:
             raise NoValue(f"input parameter {name!r} has no value: the task that makes it did not run or gave none")
     return found
+
+
+def name_beside(around: Mapping[str, Any], upstream: Mapping[str, Outcome], source: Source) -> Any:
+    """Gives the name of a secret or config map that an input of the DAG or a task beside says; None: no value."""
+    if source.parameter:
+        return around.get(source.parameter)
+    producer, key = source.output
+    return upstream[producer].outputs.parameters.get(key) if producer in upstream else None
 
 
 def dag_outputs(component: Any, outcomes: Mapping[str, Outcome]) -> Values:

@@ -6,11 +6,13 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Protocol
 
 from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.lease import LeaseStore
 
 from mlmesh_pipeline.config import Settings
+from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.engine.driver import Driver, Stores
 from mlmesh_pipeline.engine.worker import Worker
 from mlmesh_pipeline.resources import Run
@@ -19,6 +21,21 @@ from mlmesh_pipeline.store.owner import new_owner
 
 logger = logging.getLogger(__name__)
 _PREFIX = "run/"
+
+
+class RunDriver(Protocol):
+    """Drives one run, on some backend; see `Driver`."""
+
+    run: Run
+
+    def cancel(self) -> None:
+        """Ends the run, CANCELED."""
+
+    async def drive(self) -> None:
+        """Drives the run to its end."""
+
+
+MakeDriver = Callable[[Run, Fence, ThreadPoolExecutor], RunDriver]
 
 
 class Scheduler:
@@ -32,17 +49,24 @@ class Scheduler:
         stores: The database.
         leases: One for each run that is driven.
         ended: Called when a run is no longer driven here.
+        make_driver: Makes the driver of a run; None: one that runs it here, as processes.
     """
 
     def __init__(
-        self, settings: Settings, stores: Stores, leases: LeaseStore, ended: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        stores: Stores,
+        leases: LeaseStore,
+        ended: Callable[[], None] = lambda: None,
+        make_driver: MakeDriver | None = None,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._leases = leases
         self._ended = ended
+        self._make_driver = make_driver
         self._owner = new_owner()
-        self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
+        self._drivers: dict[str, tuple[RunDriver, asyncio.Task[None]]] = {}
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -56,10 +80,10 @@ class Scheduler:
     async def running(self) -> AsyncIterator[None]:
         """Runs until left; then ends all processes and gives the runs up, to be driven on by the next service."""
         self._loop = asyncio.get_running_loop()
-        slots = asyncio.Semaphore(self._settings.parallel_tasks)
+        capacity = Capacity(self._settings.parallel_tasks, self._settings.machine)
         with ThreadPoolExecutor(2, thread_name_prefix="engine") as database:
-            async with Worker(self._settings) as worker:
-                start = partial(self._start, worker, slots, database)
+            async with Worker(self._settings) if self._make_driver is None else contextlib.nullcontext() as worker:
+                start = partial(self._start, worker, capacity, database)
                 tasks = [
                     asyncio.create_task(self._watch(start, database), name="scheduler"),
                     asyncio.create_task(self._renew(database), name="leases"),
@@ -115,15 +139,20 @@ class Scheduler:
         if self._leases.claim(key, self._owner, 1) and key.removeprefix(_PREFIX) not in self._drivers:
             self._leases.release(key, self._owner)
 
-    def _start(self, worker: Worker, slots: asyncio.Semaphore, database: ThreadPoolExecutor, run: Run) -> None:
+    def _start(self, worker: Worker | None, capacity: Capacity, database: ThreadPoolExecutor, run: Run) -> None:
         fence = Fence(_PREFIX + run.run_id, self._owner)
-        driver = Driver(
-            run, fence, self._stores, worker=worker, slots=slots, database=database, settings=self._settings
-        )
+        driver: RunDriver
+        if worker is not None:
+            driver = Driver(
+                run, fence, self._stores, worker=worker, capacity=capacity, database=database, settings=self._settings
+            )
+        else:
+            assert self._make_driver is not None
+            driver = self._make_driver(run, fence, database)
         driving = asyncio.create_task(self._drive(driver, database), name=f"driver {run.run_id}")
         self._drivers[run.run_id] = (driver, driving)
 
-    async def _drive(self, driver: Driver, database: ThreadPoolExecutor) -> None:
+    async def _drive(self, driver: RunDriver, database: ThreadPoolExecutor) -> None:
         assert self._loop is not None
         run_id = driver.run.run_id
         try:

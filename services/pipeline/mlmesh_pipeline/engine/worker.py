@@ -6,18 +6,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import ExitStatus, Process, ProcessSpec, WarmLauncher
+from mlmesh_kit.launch import ExecLauncher, ExitStatus, Launcher, Limits, Process, ProcessSpec, WarmLauncher
 
 from mlmesh_pipeline.config import Settings
-from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output
-from mlmesh_pipeline.engine.packages import NotInstalled, PackageFolders, missing, scratch_folder
-from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command
+from mlmesh_pipeline.engine.executor_io import BadOutput, executor_input, read_output, report_of
+from mlmesh_pipeline.engine.packages import NotInstalled, PackageLimits, Packages, activate, missing
+from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.engine.scratch import scratch_folder
+from mlmesh_pipeline.engine.staging import NotStaged, Staged, Staging
+from mlmesh_pipeline.engine.steps import with_task_inputs
+from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
+from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command, shell_of
+from mlmesh_pipeline.ir.container_resources import Resources
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
 
@@ -53,6 +59,10 @@ class Work:
         log_path: Log of the attempt.
         output_uri: URI under which output artifacts go.
         timeout_seconds: Longest life; 0: no limit.
+        resources: What the component asks for and may take.
+        mark: By which its processes are found when the service that started them has died.
+        number: Of the attempt, from 1.
+        alone: Whether it gets a launcher of its own: one that died with it too often is not to take others along.
     """
 
     run_id: str
@@ -66,6 +76,10 @@ class Work:
     log_path: Path
     output_uri: str
     timeout_seconds: float
+    resources: Resources
+    mark: str
+    number: int = 1
+    alone: bool = False
 
 
 class Worker:
@@ -80,14 +94,24 @@ class Worker:
         self._base = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._base |= {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
         preload = [name.strip() for name in settings.preload.split(",") if name.strip()]
-        self._launcher = WarmLauncher(preload, env=self._base)
-        self._packages = PackageFolders(settings.root / "packages", self._launcher, allowed=settings.install_packages)
+        self._launcher = WarmLauncher(preload, env=self._base, total_memory_bytes=memory_of_all(settings))
+        limits = PackageLimits(settings.packages_max_age_days * 86400, settings.packages_max_bytes)
+        root = settings.root / "packages"
+        self._packages = Packages(root, self._launcher, allowed=settings.install_packages, limits=limits)
+        self._cleaning: asyncio.Task[None] | None = None
+        self.staging = Staging(settings)
+        self._running = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Worker":
+        await self._running.enter_async_context(self.staging.running())
         await self._launcher.warm_up()
+        self._cleaning = asyncio.create_task(self._packages.keep_clean(), name="packages")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+        await self._running.aclose()
         await self._launcher.close()
 
     async def run(self, work: Work, started: Callable[[Process], Awaitable[None]]) -> Values:
@@ -101,74 +125,124 @@ class Worker:
             TaskFailed: It failed.
             Interrupted: It was lost.
         """
+        if work.alone:
+            async with ExecLauncher() as launcher:
+                return await self._run(work, started, launcher)
+        return await self._run(work, started, self._launcher)
+
+    async def _run(self, work: Work, started: Callable[[Process], Awaitable[None]], launcher: Launcher) -> Values:
         work.log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with scratch_folder(work.scratch):
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(scratch_folder(work.scratch))
             environment = self._environment(work)
-            given = executor_input(work.component, work.inputs, work.scratch, work.output_uri)
-            spec = await self._spec(work, environment, given)
             try:
-                process = await self._launcher.start(spec)
+                staged = await self.staging.fetch(work)
+            except NotStaged as error:
+                raise TaskFailed(str(error)) from error
+            given = executor_input(work.component, staged.inputs, work.scratch, staged.output_uri)
+            spec = await self._spec(work, environment, given, stack)
+            try:
+                process = await launcher.start(spec)
             except Unavailable as error:
                 raise Interrupted(error.message) from error
-            status = await self._attend(process, started)
-            if status.lost:
-                raise Interrupted(status.describe())
-            if not status.ok:
-                raise TaskFailed(_why(status, work.log_path), status.code)
-            try:
-                outputs = await asyncio.to_thread(read_output, work.component, given)
-            except BadOutput as error:
-                raise TaskFailed(str(error), status.code) from error
-            except OSError as error:
-                raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
-            if isinstance(work.code, CommandLine):
-                lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
-                if lacking:
-                    raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
-            return outputs
+            with report_of(given):
+                status = await self._attend(process, started, work)
+                return await self._outputs(work, given, staged, status)
 
-    async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]]) -> ExitStatus:
+    async def _outputs(self, work: Work, given: dict[str, Any], staged: Staged, status: ExitStatus) -> Values:
+        """Reads the outputs of an attempt that has ended, and stores them.
+
+        Raises:
+            TaskFailed, Interrupted: There are none.
+        """
+        if status.lost:
+            raise Interrupted(status.describe())
+        if not status.ok:
+            raise TaskFailed(_why(status, work.log_path) + staged.hint, status.code)
+        try:
+            outputs = await asyncio.to_thread(read_output, work.component, given, work.scratch, staged.digest)
+        except BadOutput as error:
+            raise TaskFailed(str(error), status.code) from error
+        except RecursionError as error:
+            raise TaskFailed("its outputs are nested too deep", status.code) from error
+        except OSError as error:
+            raise TaskFailed(f"its outputs cannot be read: {error.strerror}", status.code) from error
+        if isinstance(work.code, CommandLine):
+            lacking = sorted(set(given["outputs"]["parameters"]) - set(outputs.parameters))
+            if lacking:
+                raise TaskFailed(f"it did not write the output parameter {lacking[0]!r}", status.code)
+        try:
+            return await self.staging.store(work, staged, outputs)
+        except NotStaged as error:
+            raise TaskFailed(str(error), status.code) from error
+
+    async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work) -> ExitStatus:
+        folders = [folder for folder in (work.scratch, file_path(work.output_uri)) if folder is not None]
+        excess = asyncio.create_task(wait_for_excess(folders, process.spec.limits.file_bytes))
+        excess.add_done_callback(lambda task: None if task.cancelled() or task.exception() else process.kill())
         try:
             await started(process)
-            return await process.wait()
+            status = await process.wait()
+            wrote = excess.result() if excess.done() and not excess.exception() else ""
+            return replace(status, exceeded=status.exceeded or wrote)
         except BaseException:
             with contextlib.suppress(Exception):
                 await asyncio.shield(process.terminate(self._settings.terminate_grace_seconds))
             raise
+        finally:
+            excess.cancel()
 
-    async def _spec(self, work: Work, environment: dict[str, str], given: dict[str, Any]) -> ProcessSpec:
+    async def _spec(
+        self, work: Work, environment: dict[str, str], given: dict[str, Any], stack: contextlib.AsyncExitStack
+    ) -> ProcessSpec:
+        limits = limits_of(self._settings, work.resources, disk_limit(self._settings, work.scratch))
         if isinstance(work.code, CommandLine):
             try:
-                argv = fill_command(work.code, _with_task_inputs(given, work.inputs), work.context)
+                argv = fill_command(work.code, with_task_inputs(given, work.inputs), work.context)
             except BadCommand as error:
                 raise TaskFailed(str(error)) from error
+            if argv[0] == "sh":
+                argv[0] = shell_of(work.code.image)
             (work.scratch / "parameters").mkdir()
         else:
-            argv = await self._executor(work, work.code, environment, given)
+            installing = self._installed(work, work.code, environment, limits)
+            argv = self._executor(work, work.code, await stack.enter_async_context(installing), given)
+        if any("\0" in text for text in (*argv, *environment.values())):
+            raise TaskFailed("its command or a variable holds a NUL character, which no process can be given")
         return ProcessSpec(
             argv=argv,
             cwd=work.scratch,
             env=environment,
             log_path=work.log_path,
             timeout_seconds=work.timeout_seconds or None,
+            limits=limits,
+            mark=work.mark,
             name=work.task_name,
         )
 
-    async def _executor(
-        self, work: Work, code: LightweightComponent, environment: dict[str, str], given: dict[str, Any]
-    ) -> list[str]:
-        """Gives the command of KFP's executor; installs what the component wants, and adds it to the environment."""
-        wanted = missing(code.requirements)
-        if wanted:
+    @contextlib.asynccontextmanager
+    async def _installed(
+        self, work: Work, code: LightweightComponent, environment: dict[str, str], limits: Limits
+    ) -> AsyncIterator[list[str]]:
+        """Gives the interpreter that has what a component wants, and holds it; sets its variables."""
+        if not missing(code.requirements):
+            yield [sys.executable]
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            wanted = self._packages.installed(code.requirements, code.pip_options, environment, work.log_path, limits)
             try:
-                folder = await self._packages.ensure(code.requirements, code.pip_options, environment, work.log_path)
+                folder = await stack.enter_async_context(wanted)
             except NotInstalled as error:
                 raise TaskFailed(str(error)) from error
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH")]))
+            yield [activate(folder, environment), "-P"]
+
+    def _executor(
+        self, work: Work, code: LightweightComponent, interpreter: list[str], given: dict[str, Any]
+    ) -> list[str]:
+        """Gives the command of KFP's executor."""
         module = work.scratch / "ephemeral_component.py"
         module.write_text(code.source)
-        argv = [sys.executable, *(["-P"] if wanted else []), "-m", "kfp.dsl.executor_main"]
-        argv += ["--component_module_path", str(module)]
+        argv = [*interpreter, "-m", "kfp.dsl.executor_main", "--component_module_path", str(module)]
         return [*argv, "--executor_input", json.dumps(given), "--function_to_execute", code.function]
 
     def _environment(self, work: Work) -> dict[str, str]:
@@ -179,6 +253,7 @@ class Worker:
             **self._base,
             **{name: os.environ[name] for name in names if name in os.environ},
             "TMPDIR": str(temporary),
+            **thread_variables(work.resources),
             **work.environment,
             "MLMESH_INGRESS": self._settings.ingress_url,
             "MLMESH_RUN_ID": work.run_id,
@@ -186,20 +261,21 @@ class Worker:
         }
 
 
-def _with_task_inputs(given: dict[str, Any], inputs: Values) -> dict[str, Any]:
-    """Adds what the compiler makes of f-strings: inputs of the task that its component does not declare."""
-    values = {**inputs.parameters, **given["inputs"]["parameterValues"]}
-    return {**given, "inputs": {**given["inputs"], "parameterValues": values}}
-
-
 def _why(status: ExitStatus, log_path: Path) -> str:
     """Says why a process failed: how it ended, and the exception that its log ends with."""
     words = status.describe()
+    if status.exceeded:
+        return words
     try:
         with log_path.open("rb") as file:
             file.seek(max(0, log_path.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return words
-    found = next((match[1] for line in reversed(lines) if (match := _EXCEPTION.match(line))), "")
-    return f"{words}: {found[:1000]}" if found else words
+    found = last_exception(lines)
+    return f"{words}: {found}" if found else words
+
+
+def last_exception(lines: list[str]) -> str:
+    """Gives the exception that a log ends with; nothing if it does not."""
+    return next((match[1] for line in reversed(lines) if (match := _EXCEPTION.match(line))), "")[:1000]

@@ -10,13 +10,16 @@ from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_pipeline.ir.condition import Condition, ConditionError
 from mlmesh_pipeline.ir.document import FIELD, PipelineDocument
-from mlmesh_pipeline.ir.placeholders import names_in
+from mlmesh_pipeline.ir.placeholders import names_in, texts_of
 from mlmesh_pipeline.ir.values import WrongType, check_exact, parameter_type, to_python
 
 MAX_TASKS = 10_000
 MAX_NESTING = 50
+MAX_PATH = 2000
+_INDEX_CHARACTERS = 8  # "[12345]/"
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,254}$")
-_SELECTOR = re.compile(r"""^parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d+)\])+)$""")
+_KEY = re.compile(r"""\[(?:"([^"]*)"|'([^']*)'|(\d{1,9}))\]""")
+_SELECTOR = re.compile(r"""parseJson\(string_value\)((?:\[(?:"[^"]*"|'[^']*'|\d{1,9})\])+)""")
 
 
 def check(document: PipelineDocument) -> None:
@@ -29,6 +32,17 @@ def check(document: PipelineDocument) -> None:
     if faults:
         raise InvalidArgument.of(faults[:20])
     _check_extent(document)
+
+
+def components_used(document: PipelineDocument) -> set[str]:
+    """Gives the components that the root's tasks lead to; the others of a document are never run."""
+    found: set[str] = set()
+    waiting = [document.spec.root]
+    while waiting:
+        new = {task.component_ref.name for task in waiting.pop().dag.tasks.values()} - found
+        found |= new
+        waiting += [document.component(name) for name in new]
+    return found
 
 
 def upstream_of(task: Any) -> set[str]:
@@ -52,10 +66,10 @@ def selector_keys(expression: str) -> list[str | int]:
     Raises:
         ValueError: It is of another form.
     """
-    found = _SELECTOR.match(expression.strip())
+    found = _SELECTOR.fullmatch(expression.strip())
     if not found:
         raise ValueError(f"{expression!r} is not of the form parseJson(string_value)[...]")
-    return [json.loads(key.replace("'", '"')) for key in re.findall(r"\[([^\]]*)\]", found[1])]
+    return [int(number) if number else text or other for text, other, number in _KEY.findall(found[1])]
 
 
 def split_subvariable(name: str, known: Any) -> tuple[str, str]:
@@ -115,6 +129,8 @@ def _component_faults(document: PipelineDocument, component: Any, path: str) -> 
 
 def _dag_faults(document: PipelineDocument, component: Any, path: str) -> Iterator[Fault]:
     tasks = component.dag.tasks
+    names = set(tasks)
+    waits_for = {name: upstream_of(task) for name, task in tasks.items()}
     broken = False
     for name, task in tasks.items():
         here = f"{path}.tasks[{name!r}]"
@@ -123,13 +139,13 @@ def _dag_faults(document: PipelineDocument, component: Any, path: str) -> Iterat
         if task.component_ref.name not in document.spec.components:
             yield f"{here}.componentRef.name", f"there is no component {task.component_ref.name!r}"
             broken = True
-        for upstream in sorted(upstream_of(task) - set(tasks)):
+        for upstream in sorted(waits_for[name] - names):
             yield here, f"depends on {upstream!r}, which is not a task beside it"
             broken = True
     if broken:
         return
     try:
-        TopologicalSorter({name: upstream_of(task) for name, task in tasks.items()}).prepare()
+        TopologicalSorter(waits_for).prepare()
     except CycleError as error:
         yield f"{path}.tasks", f"go in a circle: {' -> '.join(error.args[1][:20])}"
         return
@@ -204,12 +220,14 @@ def _parameter_faults(document: PipelineDocument, component: Any, task: Any, giv
             name = given.runtime_value.runtime_parameter
             if name not in document.spec.root.input_definitions.parameters:
                 yield path, f"the pipeline has no parameter {name!r}"
-        elif given.runtime_value.constant.WhichOneof("kind") == "string_value":
-            used, unknown = names_in(given.runtime_value.constant.string_value)
-            for name in sorted(unknown):
-                yield path, f"unknown placeholder {name}"
-            for name in sorted(used - set(task.inputs.parameters)):
-                yield path, f"a placeholder names {name!r}, which is not an input of the task"
+        else:
+            known = set(task.inputs.parameters)
+            for text in texts_of(to_python(given.runtime_value.constant)):
+                used, unknown = names_in(text)
+                for name in sorted(unknown):
+                    yield path, f"unknown placeholder {name}"
+                for name in sorted(used - known):
+                    yield path, f"a placeholder names {name!r}, which is not an input of the task"
 
 
 def _iterator_faults(task: Any, iterator: str, path: str) -> Iterator[Fault]:
@@ -280,14 +298,14 @@ def _output_faults(document: PipelineDocument, component: Any, path: str) -> Ite
 
 
 def _check_extent(document: PipelineDocument) -> None:
-    """Counts the tasks that the DAGs unfold to, without unfolding them."""
-    known: dict[str, tuple[int, int]] = {}
+    """Counts the tasks that the DAGs unfold to, and measures their paths, without unfolding them."""
+    known: dict[str, tuple[int, int, int]] = {}
 
-    def extent(component: Any, name: str, above: tuple[str, ...]) -> tuple[int, int]:
+    def extent(component: Any, name: str, above: tuple[str, ...]) -> tuple[int, int, int]:
         if len(above) > MAX_NESTING:
             raise InvalidArgument(f"DAGs are nested deeper than {MAX_NESTING}", field=f"{FIELD}.components")
-        total, depth = 0, 0
-        for task in component.dag.tasks.values():
+        total, depth, length = 0, 0, 0
+        for own, task in component.dag.tasks.items():
             child = task.component_ref.name
             if child in above:
                 raise InvalidArgument(f"{child!r} contains itself", field=f"{FIELD}.components[{name!r}].dag")
@@ -295,11 +313,15 @@ def _check_extent(document: PipelineDocument) -> None:
                 known[child] = extent(document.component(child), child, (*above, child))
             total += 1 + known[child][0]
             depth = max(depth, 1 + known[child][1])
+            length = max(length, len(own) + _INDEX_CHARACTERS + known[child][2])
         if total > MAX_TASKS:
             raise InvalidArgument(f"unfolds to more than {MAX_TASKS} tasks", field=f"{FIELD}.root.dag")
         if depth > MAX_NESTING:
             raise InvalidArgument(f"DAGs are nested deeper than {MAX_NESTING}", field=f"{FIELD}.components")
-        return total, depth
+        if length > MAX_PATH:
+            message = f"the names of nested tasks are longer than {MAX_PATH} characters in all"
+            raise InvalidArgument(message, field=f"{FIELD}.components")
+        return total, depth, length
 
     extent(document.spec.root, "root", ())
 

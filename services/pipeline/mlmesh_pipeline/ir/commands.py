@@ -23,6 +23,7 @@ _OUTPUT_FILE = re.compile(rf"\.outputs\.parameters{_QUOTED}\.output_file")
 _ARTIFACT = re.compile(rf"\.(inputs|outputs)\.artifacts{_QUOTED}(\.path|\.uri|\.name|\.metadata(?:{_QUOTED})?)?")
 _REPORT = {".outputs.output_file", ".outputMetadataUri", ".outputs.output_metadata_uri"}
 _MAX_DEPTH = 50
+_LENIENT_SHELLS = re.compile(r"alpine|busybox|\bubi\d*\b|centos|fedora|rocky|alma|amazonlinux")
 
 
 class BadCommand(ValueError):
@@ -31,9 +32,10 @@ class BadCommand(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What a container component runs: command and arguments, with placeholders."""
+    """What a container component runs: command and arguments, with placeholders; and the image it is meant for."""
 
     words: tuple[str, ...]
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,15 @@ class AllowedCommands:
 
     def problem(self, program: str) -> str:
         """Says why a program may not be started; "" if it may."""
+        if "*" in self.names and "{{$" in program:  # it is said when the task runs
+            return ""
         if "*" not in self.names and program not in self.names:
             return (
-                "container components run here as processes only if the setting CONTAINER_COMMANDS names their "
-                f"program ({program!r}); containers need the Kubernetes backend"
+                "container components run here as processes, without their image, only if the service is told their "
+                f"program: MLMESH_PIPELINE_CONTAINER_COMMANDS={program}; their image needs the backend argo"
             )
         if program not in {"python", "python3"} and shutil.which(program, path=self.search_path) is None:
-            return f"there is no program {program!r} on this machine; the container needs the Kubernetes backend"
+            return f"there is no program {program!r} on this machine; its image needs the backend argo"
         return ""
 
 
@@ -88,6 +92,31 @@ def check_command(command: CommandLine, component: Any) -> None:
                 raise BadCommand(f"{found[0]} names what the component does not have")
 
 
+def programs_of(command: CommandLine) -> list[str]:
+    """Gives the programs that a command may start: its first word, or those that a structure there may stand for.
+
+    Raises:
+        BadCommand: A structure is none.
+    """
+    found: list[str] = []
+    for word in command.words:
+        ways = _ways(_structure(word))
+        found += [words[0] for words in ways if words and words[0] not in found]
+        if all(ways):
+            break
+    return found
+
+
+def _ways(found: Any) -> list[list[str]]:
+    """Gives the words that a structure stands for, for each way that it can go."""
+    match found:
+        case {"IfPresent": {"InputName": str(), **ways}}:
+            return [words for name in ("Then", "Else") for words in _ways(ways.get(name))]
+        case list() if any(isinstance(one, dict) for one in found[:1]):
+            return [[*first, *_expand(found[1:], None)] for first in _ways(found[0])]
+    return [_expand(found, None)]
+
+
 def fill_command(command: CommandLine, given: Mapping[str, Any], context: Mapping[str, str]) -> list[str]:
     """Gives the words of a command with values in the place of placeholders.
 
@@ -103,6 +132,11 @@ def fill_command(command: CommandLine, given: Mapping[str, Any], context: Mappin
     present |= {name for name, value in given["inputs"]["artifacts"].items() if value["artifacts"]}
     words = [text for word in command.words for text in _expand(_structure(word), present)]
     return [_PLACEHOLDER.sub(lambda found: _value(found, given, context), word) for word in words]
+
+
+def shell_of(image: str) -> str:
+    """Gives the shell that `sh` stands for: that of many images takes `[ a == b ]`, that of Debian does not."""
+    return "bash" if _LENIENT_SHELLS.search(image) and shutil.which("bash") else "sh"
 
 
 def _structure(word: str) -> Any:
@@ -173,6 +207,8 @@ def _of_artifact(artifact: dict[str, Any], part: str, key: str | None) -> str:
     if not part:
         return json.dumps(artifact)
     if not part.startswith(".metadata"):
-        return str(artifact["uri" if part in {".path", ".uri"} else "name"])
+        if part == ".path":  # in a container it is not the URI
+            return str(artifact.get("path", artifact["uri"]))
+        return str(artifact["uri" if part == ".uri" else "name"])
     value = artifact["metadata"].get(key) if key else artifact["metadata"]
     return value if isinstance(value, str) else json.dumps(value)

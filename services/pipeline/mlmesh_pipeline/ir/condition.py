@@ -67,7 +67,7 @@ class Condition:
             return bool(self._evaluate(parameters))
         except (KeyError, IndexError) as error:
             raise ConditionError(f"no value for {error.args[0]!r}") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise ConditionError(str(error)) from error
 
     def _peek(self) -> str:
@@ -123,7 +123,7 @@ class Condition:
     def _value(self) -> Evaluate:
         kind, text = self._take()
         if kind == "number":
-            number: Any = float(text) if re.search(r"[.eE]", text) else int(text)
+            number: Any = float(text) if re.search(r"[.eE]", text) else _whole(text)
             return lambda _: number
         if kind == "string":
             literal = _unquoted(text)
@@ -163,7 +163,7 @@ class Condition:
                 keys.append(self._take()[1])
                 continue
             kind, text = self._take()
-            keys.append(_unquoted(text) if kind == "string" else int(text))
+            keys.append(_unquoted(text) if kind == "string" else _whole(text))
             self._take("]")
 
         def evaluate(given: Mapping[str, Any]) -> Any:
@@ -173,6 +173,13 @@ class Condition:
             return value
 
         return evaluate
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConditionError(f"{text[:40]!r} is no whole number") from error
 
 
 def _boolean(value: Any) -> bool:

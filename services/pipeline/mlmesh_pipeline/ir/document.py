@@ -7,12 +7,22 @@ from typing import Any
 from google.protobuf import json_format
 from mlmesh_kit.errors import InvalidArgument
 
+from mlmesh_pipeline.ir.bounds import check_bounds
+from mlmesh_pipeline.ir.messages import read_message
 from mlmesh_pipeline.ir.proto import DeploymentConfig, PipelineSpec, PlatformSpec
 
 FIELD = "pipeline_spec"
-MAX_DEPTH = 100
-MAX_NODES = 500_000
-MAX_BYTES = 8 << 20
+OTHER_PIPELINE_SETTINGS = frozenset(
+    {
+        "maxActiveRuns",
+        "mutexName",
+        "pipelineRunParallelism",
+        "pipelineVersionConcurrencyLimit",
+        "resourceTtl",
+        "semaphoreKey",
+    }
+)
+"""Of pipelines, in some releases of KFP; they are taken, and hold back nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class PipelineDocument:
 
 
 def join_documents(documents: list[Any]) -> dict[str, Any]:
-    """Makes one content of the documents of a YAML file: the specification, then perhaps the platform's.
+    """Makes one content of the documents of a YAML file: the specification and perhaps the platform's, in any order.
 
     Raises:
         InvalidArgument: They are not one or two mappings.
@@ -63,7 +73,10 @@ def join_documents(documents: list[Any]) -> dict[str, Any]:
         raise InvalidArgument("must be a pipeline specification, and at most one platform specification", field=FIELD)
     if len(documents) == 1:
         return dict(documents[0])
-    return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+    spec, platform = documents
+    if "platforms" in spec:
+        spec, platform = platform, spec
+    return {"pipeline_spec": spec, "platform_spec": platform}
 
 
 def parse(content: Mapping[str, Any]) -> PipelineDocument:
@@ -75,7 +88,9 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
     Raises:
         InvalidArgument: It has unknown fields, wrong types, or is too deep; the message has the path.
     """
-    _check_size(content)
+    check_bounds(content, FIELD)
+    if "apiVersion" in content:
+        raise InvalidArgument("is a manifest of Kubernetes or of KFP 1; compile the pipeline with KFP 2", field=FIELD)
     whole = dict(content)
     if "pipeline_spec" in whole:
         unknown = set(whole) - {"pipeline_spec", "platform_spec"}
@@ -84,49 +99,24 @@ def parse(content: Mapping[str, Any]) -> PipelineDocument:
         spec_content, platform_content = whole["pipeline_spec"], whole.get("platform_spec") or {}
     else:
         spec_content, platform_content = whole, {}
-    spec = _message(spec_content, PipelineSpec(), FIELD)
+    spec = read_message(spec_content, PipelineSpec(), FIELD)
     deployment_content = json_format.MessageToDict(spec.deployment_spec)
-    deployment = _message(deployment_content, DeploymentConfig(), f"{FIELD}.deploymentSpec")
-    platform = _message(platform_content, PlatformSpec(), "platform_spec")
+    deployment = read_message(deployment_content, DeploymentConfig(), f"{FIELD}.deploymentSpec")
+    platform = read_message(_without_other_settings(platform_content), PlatformSpec(), "platform_spec")
     return PipelineDocument(spec, deployment, platform, whole)
 
 
-def _message(content: Any, message: Any, field: str) -> Any:
-    if not isinstance(content, dict):
-        raise InvalidArgument("must be a mapping", field=field)
-    try:
-        return json_format.ParseDict(content, message, max_recursion_depth=MAX_DEPTH)
-    except (json_format.ParseError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InvalidArgument(_words(error), field=field) from error
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.replace("ml_pipelines.", "")[:500]
-
-
-def _check_size(content: Any) -> None:
-    """Walks without recursion, so that depth costs nothing."""
-    stack = [(content, 1)]
-    nodes = size = 0
-    while stack:
-        item, depth = stack.pop()
-        nodes += 1
-        if depth > MAX_DEPTH:
-            raise InvalidArgument(f"nested deeper than {MAX_DEPTH} levels", field=FIELD)
-        if nodes > MAX_NODES:
-            raise InvalidArgument(f"more than {MAX_NODES} values", field=FIELD)
-        if isinstance(item, dict):
-            for key, value in item.items():
-                if not isinstance(key, str):
-                    raise InvalidArgument("keys must be strings", field=FIELD)
-                size += len(key)
-                stack.append((value, depth + 1))
-        elif isinstance(item, list):
-            stack += [(value, depth + 1) for value in item]
-        elif isinstance(item, str):
-            size += len(item)
-        elif item is not None and not isinstance(item, bool | int | float):
-            raise InvalidArgument(f"holds a {type(item).__name__}, which JSON does not know", field=FIELD)
-        if size > MAX_BYTES:
-            raise InvalidArgument(f"larger than {MAX_BYTES} bytes", field=FIELD)
+def _without_other_settings(content: Any) -> Any:
+    """Leaves out what pipeline configurations of other releases of KFP have, and ours has not."""
+    platforms = content.get("platforms") if isinstance(content, dict) else None
+    if not isinstance(platforms, dict):
+        return content
+    found = {}
+    for name, platform in platforms.items():
+        found[name] = platform
+        for field in ("pipelineConfig", "pipeline_config"):
+            config = platform.get(field) if isinstance(platform, dict) else None
+            if isinstance(config, dict):
+                kept = {key: value for key, value in config.items() if key not in OTHER_PIPELINE_SETTINGS}
+                found[name] = {**found[name], field: kept}
+    return {**content, "platforms": found}

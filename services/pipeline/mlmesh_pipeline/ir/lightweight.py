@@ -10,10 +10,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_EXECUTOR = re.compile(r"python3? -m kfp\.dsl\.executor_main\s")
+_EXECUTOR = re.compile(r"python3? -m kfp\.(dsl|components)\.executor_main\s")
 _INSTALL = re.compile(r"python3? -m pip install\s+(?P<arguments>.*?)\s*(?=&&|$|\n)", re.DOTALL)
-_FLAGS = {"--quiet", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
-_VALUED = {"--index-url", "--extra-index-url", "--trusted-host", "-i"}
+# --no-deps is what the compiler writes for kfp itself, which is not installed.
+_DROPPED = {"--quiet", "-q", "--no-warn-script-location", "--no-deps", "--disable-pip-version-check", "--no-cache-dir"}
+_FLAGS = {"--no-index", "--pre", "--prefer-binary", "--require-hashes"}
+_VALUED = {"--index-url", "-i", "--extra-index-url", "--trusted-host", "--find-links", "-f", "--only-binary"}
+_KFP_SOURCE = re.compile(r"(^|[/:@])kubeflow/pipelines(\.git)?([@#/]|$)|[#&]egg=kfp(-pipeline-spec)?($|[&\[])")
+_KFP_FORK = re.compile(r"(^|[/:@])[\w.-]+/pipelines(\.git)?([@#/]|$)")
+_KFP_FOLDERS = {"sdk/python", "api/v2alpha1/python"}
+_KFP_FILE = re.compile(r"(^|/)kfp(-|_pipeline_spec-|-pipeline-spec-)\d[^/]*\.(whl|tar\.gz|zip)$")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -55,7 +61,9 @@ def recognise(command: Sequence[str], args: Sequence[str]) -> LightweightCompone
         if command[:2] != ["sh", "-c"]:
             raise NotLightweight("its command does not begin with sh -c")
         for found in _INSTALL.finditer(command[2]):
-            _read_install(found["arguments"], requirements, options)
+            wanted, with_options = _read_install(found["arguments"])
+            requirements += wanted
+            options += with_options if wanted else []  # else they are for kfp alone
     return LightweightComponent(command[-1], function, tuple(requirements), tuple(options))
 
 
@@ -66,26 +74,46 @@ def _function(args: Sequence[str]) -> str:
     return args[3]
 
 
-def _read_install(arguments: str, requirements: list[str], options: list[str]) -> None:
+def _read_install(arguments: str) -> tuple[list[str], list[str]]:
+    """Gives the requirements and the options of pip."""
+    requirements: list[str] = []
+    options: list[str] = []
     try:
         words = shlex.split(arguments)
     except ValueError as error:
         raise NotLightweight(f"its pip command cannot be read: {error}") from error
     rest = iter(words)
     for word in rest:
-        if word in _FLAGS:
+        name, is_joined, value = word.partition("=")
+        if word in _DROPPED:
             continue
-        if word in _VALUED:
+        if word in _FLAGS:
+            options.append(word)
+        elif word in _VALUED:
             options += [word, next(rest, "")]
+        elif is_joined and name in _VALUED:
+            options += [name, value]
         elif word.startswith("-"):
             raise NotLightweight(f"its pip option {word!r} is not known")
         elif not _is_own(word):
             requirements.append(word)
+    return requirements, options
 
 
 def _is_own(requirement: str) -> bool:
-    """Tells whether it is what KFP adds itself: kfp and a backport for old Pythons."""
+    """Tells whether it is what KFP adds itself: kfp, wherever from, and a backport for old Pythons."""
     bare = requirement.replace(" ", "")
-    return bool(re.match(r"^(kfp|kfp-pipeline-spec)([=<>!~@].*)?$", bare)) or (
-        bare.startswith("typing-extensions") and 'python_version<"3.9"' in bare
+    return (
+        bool(re.match(r"^(kfp|kfp-pipeline-spec)([=<>!~@;].*)?$", bare))
+        or bool(_KFP_FILE.search(bare.partition("#")[0]))
+        or _is_kfp_source(bare)
+        or (bare.startswith("typing-extensions") and 'python_version<"3.9"' in bare)
     )
+
+
+def _is_kfp_source(url: str) -> bool:
+    """Tells whether it is a repository with kfp in it: other packages are in that of Kubeflow Pipelines as well."""
+    folder = re.search(r"subdirectory=([^&]*)", url)
+    if folder is None:
+        return bool(_KFP_SOURCE.search(url))
+    return bool(_KFP_SOURCE.search(url) or _KFP_FORK.search(url)) and folder[1].strip("/") in _KFP_FOLDERS

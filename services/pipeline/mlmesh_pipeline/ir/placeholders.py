@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlmesh_pipeline.ir.values import whole
 
-_PLACEHOLDER = re.compile(r"\{\{\$(?P<path>[^{}]*)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{\$(?P<path>(?:\.[^{}]*)?)\}\}")
 _PARAMETER = re.compile(r"^\.inputs\.parameters\[(?:'([^']+)'|\"([^\"]+)\")\]$")
 CONTEXT_NAMES = frozenset(
     {
@@ -22,6 +22,8 @@ CONTEXT_NAMES = frozenset(
         "workspace_path",
     }
 )
+CLOUD_NAMES = frozenset({"pipeline_google_cloud_project_id", "pipeline_google_cloud_location"})
+"""Known, and without a value anywhere but on Google Cloud."""
 
 
 class UnknownPlaceholder(ValueError):
@@ -37,9 +39,36 @@ def names_in(text: str) -> tuple[set[str], set[str]]:
         found = _PARAMETER.match(path)
         if found:
             parameters.add(found[1] or found[2])
-        elif path.removeprefix(".") not in CONTEXT_NAMES:
+        elif path.removeprefix(".") not in CONTEXT_NAMES | CLOUD_NAMES:
             unknown.add(match[0])
     return parameters, unknown
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Gives the texts in a constant: itself, or those in its lists and structs, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from texts_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+
+
+def resolve_all(value: Any, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
+    """Does what `resolve` does for each text of a constant, those in lists and structs and their keys among them."""
+    if isinstance(value, str):
+        return resolve(value, parameters, context)
+    if isinstance(value, list):
+        return [resolve_all(item, parameters, context) for item in value]
+    if isinstance(value, dict):
+        return {
+            _as_text(resolve(key, parameters, context)): resolve_all(item, parameters, context)
+            for key, item in value.items()
+        }
+    return value
 
 
 def resolve(text: str, parameters: Mapping[str, Any], context: Mapping[str, str]) -> Any:
@@ -62,6 +91,8 @@ def resolve(text: str, parameters: Mapping[str, Any], context: Mapping[str, str]
                 raise UnknownPlaceholder(f"no value for the input {name!r}")
             return parameters[name]
         name = match["path"].removeprefix(".")
+        if name in CLOUD_NAMES:
+            raise UnknownPlaceholder(f"{match[0]} has a value on Google Cloud only")
         if name not in context:
             raise UnknownPlaceholder(f"unknown placeholder {match[0]}")
         return context[name]
@@ -70,8 +101,8 @@ def resolve(text: str, parameters: Mapping[str, Any], context: Mapping[str, str]
     if alone:
         return value_of(alone)
 
-    def as_text(match: re.Match[str]) -> str:
-        value = value_of(match)
-        return value if isinstance(value, str) else json.dumps(whole(value))
+    return _PLACEHOLDER.sub(lambda match: _as_text(value_of(match)), text)
 
-    return _PLACEHOLDER.sub(as_text, text)
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(whole(value))

@@ -1,24 +1,32 @@
-"""Logs and artifacts: `GET /apis/v2beta1/runs/{run}/tasks/{task}/log`, `.../outputs`, `.../artifacts/{name}`."""
+"""Logs and outputs of tasks: `GET /apis/v2beta1/runs/{run}/tasks/{task}/log` and `.../outputs`."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from mlmesh_kit.access import IN_DOMAIN, Access
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.http import route
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.engine.paths import file_path
-from mlmesh_pipeline.resources import AttemptState, Task
+from mlmesh_pipeline.resources import Attempt, AttemptState, Run, Task
 from mlmesh_pipeline.store import RunStore, TaskStore
 
 _CHUNK = 64 << 10
 _FOLLOW_SECONDS = 0.2
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no"})
+
+
+class Logs(Protocol):
+    """Reads logs of attempts that were not processes of this machine."""
+
+    def read(self, run: Run, attempt: Attempt, follow: bool) -> AsyncIterator[bytes]:
+        """Gives the log of an attempt."""
 
 
 class FileRoutes:
@@ -27,12 +35,14 @@ class FileRoutes:
     Args:
         runs, tasks: The database.
         work_root: Holds the logs of all runs.
+        pods: Reads the logs of attempts that were pods.
     """
 
-    def __init__(self, runs: RunStore, tasks: TaskStore, work_root: Path) -> None:
+    def __init__(self, runs: RunStore, tasks: TaskStore, work_root: Path, pods: Logs | None = None) -> None:
         self._runs = runs
         self._tasks = tasks
         self._work_root = work_root
+        self._pods = pods
 
     def routes(self) -> Sequence[Route]:
         """Gives the routes."""
@@ -41,7 +51,6 @@ class FileRoutes:
         return [
             route(f"{base}/log", self.log, access=access),
             route(f"{base}/outputs", self.outputs, access=access),
-            route(f"{base}/artifacts/{{name}}", self.artifact, access=access),
         ]
 
     async def log(self, request: Request) -> Response:
@@ -50,13 +59,20 @@ class FileRoutes:
         attempts = [
             one for one in await asyncio.to_thread(self._tasks.attempts_of, task.run_id) if one.task_id == task.task_id
         ]
-        follow = request.query_params.get("follow", "").lower() in {"1", "true", "yes"}
+        if (asked_to_follow := request.query_params.get("follow", "false").lower()) not in _YES | _NO:
+            raise InvalidArgument("must be true or false", field="follow")
+        follow = asked_to_follow in _YES
         asked = request.query_params.get("attempt", "")
         if asked and not asked.isdecimal():
             raise InvalidArgument("must be a number", field="attempt")
         number = int(asked or (attempts[-1].number if attempts else 0))
         if asked and number not in {attempt.number for attempt in attempts}:
             raise NotFound("attempt", number)
+        pods = [one for one in attempts if one.number == number and one.pod]
+        if pods and self._pods is not None:
+            run = await asyncio.to_thread(self._runs.get, task.run_id)
+            source = self._pods.read(run, pods[0], follow)
+            return StreamingResponse(source, media_type="text/plain; charset=utf-8")
         return StreamingResponse(self._read(task, number, follow), media_type="text/plain; charset=utf-8")
 
     async def outputs(self, request: Request) -> Response:
@@ -81,21 +97,6 @@ class FileRoutes:
             }
         )
 
-    async def artifact(self, request: Request) -> Response:
-        """Gives the bytes of an output artifact (ranges are served); of a list, the one at `index`."""
-        task = await asyncio.to_thread(self._task, request, "readArtifact")
-        name = request.path_params["name"]
-        items = task.outputs.artifacts.get(name, [])
-        index = request.query_params.get("index", "0")
-        if not index.isdecimal():
-            raise InvalidArgument("must be a number", field="index")
-        if int(index) >= len(items):
-            raise NotFound("artifact", name)
-        path = file_path(items[int(index)].uri)
-        if path is None or not path.is_file():
-            raise FailedPrecondition(f"artifact {name!r} ({items[int(index)].uri}) is not a file on this machine")
-        return FileResponse(path, media_type="application/octet-stream", filename=path.name)
-
     def _task(self, request: Request, verb: str) -> Task:
         run = self._runs.get(request.path_params["run_id"])
         require_visible(verb, "runs", run.namespace, "run", run.run_id)
@@ -108,6 +109,7 @@ class FileRoutes:
             if number == 0 and follow and not ended:
                 number = await asyncio.to_thread(self._latest, task)
             path = self._work_root / task.run_id / task.task_id / f"{number}.log"
+            offset = min(offset, await asyncio.to_thread(_size, path))  # the middle of a log may be dropped meanwhile
             while chunk := await asyncio.to_thread(_read_chunk, path, offset):
                 offset += len(chunk)
                 yield chunk
@@ -127,6 +129,13 @@ class FileRoutes:
             return self._tasks.get(task.run_id, task.task_id).state.is_final
         except NotFound:
             return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read_chunk(path: Path, offset: int) -> bytes:

@@ -31,6 +31,8 @@ from mlmesh_pipeline.resources import (
     Values,
 )
 
+_OPERATIONS = {filter_pb2.Predicate.Operation.Value(one.value): one for one in Operation}
+
 
 def timestamp(micros: int) -> timestamp_pb2.Timestamp | None:
     """Gives a time as a message; None where there is none yet."""
@@ -76,18 +78,19 @@ def _predicates(text: str) -> list[Predicate]:
 
 
 def _predicate(predicate: Any) -> Predicate:
-    name = filter_pb2.Predicate.Operation.Name(predicate.operation)
-    if name == "OPERATION_UNSPECIFIED":
-        raise InvalidArgument(f"the operation on {predicate.key!r} is missing", field="filter")
+    if predicate.operation not in _OPERATIONS:
+        known = ", ".join(Operation)
+        raise InvalidArgument(f"{predicate.key[:100]!r} needs an operation: one of {known}", field="filter")
     kind = predicate.WhichOneof("value")
     if kind is None:
-        raise InvalidArgument(f"the value for {predicate.key!r} is missing", field="filter")
+        raise InvalidArgument(f"the value for {predicate.key[:100]!r} is missing", field="filter")
     value = getattr(predicate, kind)
     if kind == "timestamp_value":
         value = value.ToMicroseconds()
     elif kind.endswith("values"):
         value = list(value.values)
-    return Predicate(predicate.key, Operation(name), value)
+    operation = _OPERATIONS[predicate.operation]
+    return Predicate(predicate.key, operation, value, whole_seconds=kind.startswith(("int", "long")))
 
 
 def experiment_message(experiment: Experiment) -> experiment_pb2.Experiment:
@@ -262,12 +265,43 @@ def run_details(
     return details
 
 
+def content_of(message: Any, field: str) -> Any:
+    """Gives a Struct or Value as JSON.
+
+    Args:
+        message: It.
+        field: Where it is in the request.
+
+    Raises:
+        InvalidArgument: JSON has no such number (infinity, NaN).
+    """
+    try:
+        return json_format.MessageToDict(message)
+    except ValueError as error:
+        raise InvalidArgument("must not have infinite numbers or NaN in it", field=field) from error
+
+
 def parameters_of(config: Any) -> dict[str, Any]:
-    """Reads the parameters of a RuntimeConfig."""
+    """Reads the parameters of a RuntimeConfig.
+
+    Raises:
+        InvalidArgument: One has a number that JSON does not have.
+    """
     return {
-        name: json_format.MessageToDict(value) if value.WhichOneof("kind") not in {None, "null_value"} else None
+        name: content_of(value, f"runtime_config.parameters[{name!r}]")
+        if value.WhichOneof("kind") not in {None, "null_value"}
+        else None
         for name, value in config.parameters.items()
     }
+
+
+def plugins_input_of(asked: Any) -> dict[str, Any]:
+    """Reads what a run or recurring run gives to plugins.
+
+    Raises:
+        InvalidArgument: There is a number in it that JSON does not have.
+    """
+    return {name: content_of(value, f"plugins_input[{name!r}]") for name, value in asked.plugins_input.items()}
 
 
 def tags_of(text: str) -> dict[str, str]:
@@ -300,6 +334,8 @@ def _job(attempt: Attempt) -> str:
 
 
 def _pod_name(attempts: list[Attempt]) -> str:
+    if attempts and attempts[-1].pod:
+        return attempts[-1].pod
     return f"process/{attempts[-1].pid}" if attempts and attempts[-1].pid else ""
 
 

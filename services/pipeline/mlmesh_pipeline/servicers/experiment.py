@@ -3,6 +3,7 @@
 from typing import Any
 
 from google.protobuf import empty_pb2
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.identity import current_caller
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import experiment_pb2, experiment_pb2_grpc
 
@@ -55,6 +56,8 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         return empty_pb2.Empty()
 
     def _visible(self, verb: str, experiment_id: str) -> Experiment:
+        if not experiment_id:
+            raise InvalidArgument("is required", field="experiment_id")
         found = self._store.get(experiment_id)
         require_visible(verb, "experiments", found.namespace, "experiment", experiment_id)
         return found

@@ -2,21 +2,17 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from google.protobuf import empty_pb2
+from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.identity import current_caller
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, pipeline_pb2_grpc
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.pipelines import Pipelines
+from mlmesh_pipeline.fetch import FIELD, PackageFetcher
+from mlmesh_pipeline.pipelines import Naming, Pipelines, read_package
 from mlmesh_pipeline.resources import Pipeline
-from mlmesh_pipeline.servicers.convert import list_query, naming_of, pipeline_message, version_message
+from mlmesh_pipeline.servicers.convert import content_of, list_query, naming_of, pipeline_message, version_message
 from mlmesh_pipeline.store import PipelineStore
-
-_NO_FETCHING = (
-    "package_url: this service does not fetch from URLs yet; upload the package to /apis/v2beta1/pipelines/upload, "
-    "or send pipeline_spec"
-)
 
 
 class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
@@ -25,11 +21,15 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
     Args:
         pipelines: Creates them.
         store: Where they are.
+        fetcher: Fetches packages.
+        max_bytes: Largest package, also when unpacked.
     """
 
-    def __init__(self, pipelines: Pipelines, store: PipelineStore) -> None:
+    def __init__(self, pipelines: Pipelines, store: PipelineStore, fetcher: PackageFetcher, max_bytes: int) -> None:
         self._pipelines = pipelines
         self._store = store
+        self._fetcher = fetcher
+        self._max_bytes = max_bytes
 
     def CreatePipeline(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
         namespace = request.pipeline.namespace or current_caller().default_namespace
@@ -60,23 +60,28 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         found = self._visible("update", request.pipeline.pipeline_id)
         naming = naming_of(request.pipeline)
         naming.checked("pipeline", found.name)
-        changes: dict[str, Any] = {"tags": naming.tags}
-        if naming.display_name:
-            changes["display_name"] = naming.display_name
-        if naming.description:
-            changes["description"] = naming.description
+        changes = _changes(naming, context)
         return pipeline_message(self._store.update(found.pipeline_id, changes))
 
     def CreatePipelineAndVersion(self, request: Any, context: Any) -> pipeline_pb2.Pipeline:
         namespace = request.pipeline.namespace or current_caller().default_namespace
-        spec = _spec_of(request.pipeline_version)
-        return pipeline_message(self._pipelines.create(namespace, naming_of(request.pipeline), spec))
+        spec, url = self._spec_of(request.pipeline_version)
+        made = self._pipelines.create(
+            namespace,
+            naming_of(request.pipeline),
+            spec,
+            version=naming_of(request.pipeline_version),
+            package_url=url,
+            code_url=request.pipeline_version.code_source_url,
+        )
+        return pipeline_message(made)
 
     def CreatePipelineVersion(self, request: Any, context: Any) -> pipeline_pb2.PipelineVersion:
         asked = request.pipeline_version
         found = self._visible("create", request.pipeline_id or asked.pipeline_id)
+        spec, url = self._spec_of(asked)
         version = self._pipelines.create_version(
-            found.pipeline_id, naming_of(asked), _spec_of(asked), code_url=asked.code_source_url
+            found.pipeline_id, naming_of(asked), spec, package_url=url, code_url=asked.code_source_url
         )
         return version_message(version)
 
@@ -105,12 +110,17 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         found = self._store.get_version(asked.pipeline_id, _given(asked.pipeline_version_id))
         naming = naming_of(asked)
         naming.checked("pipeline_version", found.name)
-        changes: dict[str, Any] = {"tags": naming.tags}
-        if naming.display_name:
-            changes["display_name"] = naming.display_name
-        if naming.description:
-            changes["description"] = naming.description
+        changes = _changes(naming, context)
         return version_message(self._store.update_version(found.version_id, changes))
+
+    def _spec_of(self, version: Any) -> tuple[dict[str, Any], str]:
+        """Gives the pipeline of a version, and the URL that it was fetched from, if it was."""
+        if version.HasField("pipeline_spec"):
+            return content_of(version.pipeline_spec, "pipeline_version.pipeline_spec"), ""
+        if not version.HasField("package_url"):
+            raise InvalidArgument("pipeline_spec or package_url is required", field="pipeline_version.pipeline_spec")
+        package = self._fetcher.fetch(version.package_url.pipeline_url)
+        return read_package(package.name, package.data, self._max_bytes, FIELD), package.url
 
     def _visible(self, verb: str, pipeline_id: str) -> Pipeline:
         if not pipeline_id:
@@ -126,10 +136,15 @@ def _given(version_id: str) -> str:
     return version_id
 
 
-def _spec_of(version: Any) -> dict[str, Any]:
-    if version.HasField("pipeline_spec"):
-        found: dict[str, Any] = json_format.MessageToDict(version.pipeline_spec)
-        return found
-    if version.HasField("package_url"):
-        raise FailedPrecondition(_NO_FETCHING)
-    raise InvalidArgument("pipeline_spec is required", field="pipeline_version.pipeline_spec")
+def _changes(naming: Naming, context: Any) -> dict[str, Any]:
+    """Gives what an update changes: what it holds. Messages do not tell no tags from none given; to take all away a
+    client sends, as KFP's gateway does, the header `x-clear-tags: true`.
+    """
+    found: dict[str, Any] = {}
+    if naming.display_name:
+        found["display_name"] = naming.display_name
+    if naming.description:
+        found["description"] = naming.description
+    if naming.tags or dict(context.invocation_metadata() or ()).get("x-clear-tags") == "true":
+        found["tags"] = naming.tags
+    return found

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format
+from google.protobuf import empty_pb2
 from mlmesh_kit.access import require
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.identity import current_caller
@@ -13,7 +13,7 @@ from mlmesh_pipeline.recurring.schedule import Trigger
 from mlmesh_pipeline.recurring_runs import NewRecurringRun, RecurringRuns
 from mlmesh_pipeline.resources import RecurringRun
 from mlmesh_pipeline.runs import NewRun
-from mlmesh_pipeline.servicers.convert import list_query, parameters_of, recurring_message, struct
+from mlmesh_pipeline.servicers.convert import list_query, parameters_of, plugins_input_of, recurring_message, struct
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import ExperimentStore, RecurringRunStore
 
@@ -51,7 +51,7 @@ class RecurringRunServicer(recurring_run_pb2_grpc.RecurringRunServiceServicer):
             pipeline_root=asked.runtime_config.pipeline_root,
             service_account=asked.service_account,
             creator=current_caller().user,
-            plugins_input={name: json_format.MessageToDict(value) for name, value in asked.plugins_input.items()},
+            plugins_input=plugins_input_of(asked),
         )
         if asked.mode not in _MODE.values():
             raise InvalidArgument("must be ENABLE or DISABLE", field="recurring_run.mode")

@@ -2,17 +2,24 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format
+from google.protobuf import empty_pb2
 from mlmesh_kit.access import require
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from mlmesh_kit.identity import current_caller
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2, run_pb2_grpc
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.engine.paths import file_path
+from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.resources import Run, StorageState
 from mlmesh_pipeline.runs import NewRun, Runs
-from mlmesh_pipeline.servicers.convert import list_query, parameters_of, run_details, run_message, struct
+from mlmesh_pipeline.servicers.convert import (
+    list_query,
+    parameters_of,
+    plugins_input_of,
+    run_details,
+    run_message,
+    struct,
+)
 from mlmesh_pipeline.servicers.sources import Sources
 from mlmesh_pipeline.store import ExperimentStore, RunStore, TaskStore
 
@@ -26,6 +33,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         runs: Creates and changes them.
         sources: Finds what requests name.
         store, tasks, experiment_store: The database.
+        reader: Reads artifacts.
     """
 
     def __init__(
@@ -36,12 +44,14 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         store: RunStore,
         tasks: TaskStore,
         experiment_store: ExperimentStore,
+        reader: ArtifactReader,
     ) -> None:
         self._runs = runs
         self._sources = sources
         self._store = store
         self._tasks = tasks
         self._experiment_store = experiment_store
+        self._reader = reader
 
     def CreateRun(self, request: Any, context: Any) -> run_pb2.Run:
         asked = request.run
@@ -54,7 +64,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             pipeline_root=asked.runtime_config.pipeline_root,
             service_account=asked.service_account,
             creator=current_caller().user,
-            plugins_input={name: json_format.MessageToDict(value) for name, value in asked.plugins_input.items()},
+            plugins_input=plugins_input_of(asked),
         )
         return self._message(self._runs.create(experiment, new, spec, version))
 
@@ -113,12 +123,11 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         items = task.outputs.artifacts.get(request.artifact_name)
         if not items:
             raise NotFound("artifact", request.artifact_name)
-        path = file_path(items[0].uri)
-        if path is None or not path.is_file():
-            raise FailedPrecondition(f"artifact {request.artifact_name!r} is not a file on this machine")
-        if path.stat().st_size > _MAX_ARTIFACT_BYTES:
+        content = self._reader.content(items[0])
+        if content.size > _MAX_ARTIFACT_BYTES:
             raise ResourceExhausted(f"artifact {request.artifact_name!r} is larger than {_MAX_ARTIFACT_BYTES} bytes")
-        return run_pb2.ReadArtifactResponse(data=path.read_bytes())
+        with content.open(0, content.size) as stream:
+            return run_pb2.ReadArtifactResponse(data=stream.read(_MAX_ARTIFACT_BYTES))
 
     def _visible(self, verb: str, run_id: str) -> Run:
         if not run_id:

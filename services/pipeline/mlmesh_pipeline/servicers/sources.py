@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from google.protobuf import json_format
 from mlmesh_kit.access import require
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.identity import current_caller
@@ -10,6 +9,7 @@ from mlmesh_kit.identity import current_caller
 from mlmesh_pipeline.access import require_visible
 from mlmesh_pipeline.experiments import Experiments
 from mlmesh_pipeline.resources import Experiment, PipelineVersion
+from mlmesh_pipeline.servicers.convert import content_of
 from mlmesh_pipeline.store import ExperimentStore, PipelineStore
 
 
@@ -58,12 +58,12 @@ class Sources:
             The specification, and the version it is of; None: it came with the request.
 
         Raises:
-            InvalidArgument: None is named.
+            InvalidArgument: None is named, or the specification has a number that JSON does not have.
             NotFound: There is none, or the caller cannot see it.
         """
         kind = asked.WhichOneof("pipeline_source")
         if kind == "pipeline_spec":
-            return json_format.MessageToDict(asked.pipeline_spec), None
+            return content_of(asked.pipeline_spec, f"{field}.pipeline_spec"), None
         if kind is None:
             raise InvalidArgument("one of pipeline_spec and pipeline_version_reference is required", field=field)
         reference = asked.pipeline_version_reference

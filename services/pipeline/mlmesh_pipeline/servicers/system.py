@@ -26,14 +26,18 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """Answers whether the caller may use a viewer."""
 
     def Authorize(self, request: Any, context: Any) -> empty_pb2.Empty:
-        if request.resources == auth_pb2.AuthorizeRequest.UNASSIGNED_RESOURCES:
-            raise InvalidArgument("is required", field="resources")
-        if request.verb == auth_pb2.AuthorizeRequest.UNASSIGNED_VERB:
-            raise InvalidArgument("is required", field="verb")
-        verb = auth_pb2.AuthorizeRequest.Verb.Name(request.verb).lower()
-        resource = auth_pb2.AuthorizeRequest.Resources.Name(request.resources).lower()
+        resource = _name(auth_pb2.AuthorizeRequest.Resources, request.resources, "resources")
+        verb = _name(auth_pb2.AuthorizeRequest.Verb, request.verb, "verb")
         require(verb, resource, request.namespace)
         return empty_pb2.Empty()
+
+
+def _name(kind: Any, number: int, field: str) -> str:
+    if number == 0:
+        raise InvalidArgument("is required", field=field)
+    if number not in kind.values():
+        raise InvalidArgument(f"must be one of {', '.join(kind.keys()[1:])}", field=field)
+    return str(kind.Name(number)).lower()
 
 
 class FilterServicer(filter_pb2_grpc.DummyFilterServiceServicer):

@@ -77,7 +77,7 @@ class ExperimentStore:
                 experiments,
                 _FIELDS,
                 key=experiments.c.experiment_id,
-                where=[experiments.c.namespace == namespace],
+                where={experiments.c.namespace: namespace},
                 query=query,
                 make=_experiment,
             )

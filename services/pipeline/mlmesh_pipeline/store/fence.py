@@ -25,6 +25,8 @@ def check_fence(connection: Connection, fence: Fence) -> None:
     Raises:
         LostLease: It is not.
     """
-    owner = connection.execute(select(leases.c.owner).where(leases.c.key == fence.key)).scalar()
+    mine = select(leases.c.owner).where(leases.c.key == fence.key)
+    # Shared by our own writes; whoever would take the lease over waits for them.
+    owner = connection.execute(mine.with_for_update(read=True)).scalar()
     if owner != fence.owner:
         raise LostLease(fence.key)

@@ -12,7 +12,7 @@ from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.resources import Pipeline, PipelineVersion
 from mlmesh_pipeline.store.codec import dump, load
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
 from mlmesh_pipeline.tables import pipeline_versions, pipelines
 
 _FIELDS = {
@@ -107,7 +107,7 @@ class PipelineStore:
                 pipelines,
                 _FIELDS,
                 key=pipelines.c.pipeline_id,
-                where=[pipelines.c.namespace == namespace],
+                where={pipelines.c.namespace: namespace},
                 query=query,
                 make=_pipeline,
                 tags=pipelines.c.tags,
@@ -186,10 +186,11 @@ class PipelineStore:
                 pipeline_versions,
                 _VERSION_FIELDS,
                 key=pipeline_versions.c.version_id,
-                where=[pipeline_versions.c.pipeline_id == pipeline_id],
+                where={pipeline_versions.c.pipeline_id: pipeline_id},
                 query=query,
                 make=make,
                 tags=pipeline_versions.c.tags,
+                weigh=lambda rows: sizes_of(connection, [row.spec_digest for row in rows]),
             )
             contents = get_specs(connection, set(digests.values()))
         items = [replace(version, spec=contents[digests[version.version_id]]) for version in page.items]

@@ -4,7 +4,7 @@ from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import NotFound, ResourceExhausted
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Row, delete, func, insert, select, update
 
 from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.recurring.schedule import NEVER, Trigger
@@ -12,7 +12,7 @@ from mlmesh_pipeline.resources import Problem, RecurringRun, now
 from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
 from mlmesh_pipeline.store.listing import list_page
 from mlmesh_pipeline.store.runs import ACTIVE
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
 from mlmesh_pipeline.tables import recurring_runs, runs
 
 _FIELDS = {
@@ -120,12 +120,21 @@ class RecurringRunStore:
 
     def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[RecurringRun]:
         """Lists the recurring runs of a namespace, or of one of its experiments."""
-        where = [recurring_runs.c.namespace == namespace]
+        where: dict[Column[Any], str] = {recurring_runs.c.namespace: namespace}
         if experiment_id:
-            where.append(recurring_runs.c.experiment_id == experiment_id)
+            where[recurring_runs.c.experiment_id] = experiment_id
         key = recurring_runs.c.recurring_run_id
         with read(self._engine) as connection:
-            return list_page(connection, recurring_runs, _FIELDS, key=key, where=where, query=query, make=_recurring)
+            return list_page(
+                connection,
+                recurring_runs,
+                _FIELDS,
+                key=key,
+                where=where,
+                query=query,
+                make=_recurring,
+                weigh=lambda rows: sizes_of(connection, [row.spec_digest for row in rows]),
+            )
 
     def set_enabled(self, recurring_run_id: str, enabled: bool, next_at: int) -> None:
         """Lets it fire, or not.

@@ -5,16 +5,16 @@ from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import FailedPrecondition, NotFound
-from sqlalchemy import Connection, Engine, Row, and_, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Row, delete, exists, insert, select, update
 
 from mlmesh_pipeline.listing import ListQuery, Page
 from mlmesh_pipeline.resources import Event, Problem, Run, RuntimeState, StorageState, Task, now
 from mlmesh_pipeline.store.codec import dump, dump_problem, load, load_problem
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.store.listing import list_page
-from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec
-from mlmesh_pipeline.store.tasks import insert_tasks
-from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs, tasks
+from mlmesh_pipeline.store.specs import get_spec, get_specs, put_spec, sizes_of
+from mlmesh_pipeline.store.tasks import insert_tasks, reopen_tasks
+from mlmesh_pipeline.tables import artifacts, cache, events, experiments, leases, outbox, runs
 
 _FIELDS = {
     "id": runs.c.run_id,
@@ -36,6 +36,7 @@ _FIELDS = {
     "pipeline_version_id": runs.c.version_id,
 }
 ACTIVE = [RuntimeState.PENDING.value, RuntimeState.RUNNING.value, RuntimeState.CANCELING.value]
+_ENDED_AT_ONCE = 100
 
 
 class RunStore:
@@ -141,11 +142,21 @@ class RunStore:
 
     def page(self, namespace: str, experiment_id: str, query: ListQuery) -> Page[Run]:
         """Lists the runs of a namespace, or of one of its experiments."""
-        where = [runs.c.namespace == namespace]
+        where: dict[Column[Any], str] = {runs.c.namespace: namespace}
         if experiment_id:
-            where.append(runs.c.experiment_id == experiment_id)
+            where[runs.c.experiment_id] = experiment_id
+
         with read(self._engine) as connection:
-            return list_page(connection, runs, _FIELDS, key=runs.c.run_id, where=where, query=query, make=run_of)
+            return list_page(
+                connection,
+                runs,
+                _FIELDS,
+                key=runs.c.run_id,
+                where=where,
+                query=query,
+                make=run_of,
+                weigh=lambda rows: sizes_of(connection, ["" if row.version_id else row.spec_digest for row in rows]),
+            )
 
     def set_storage(self, run_id: str, state: StorageState) -> None:
         """Archives or restores a run."""
@@ -173,46 +184,47 @@ class RunStore:
 
         return run_transaction(self._engine, write)
 
-    def reopen(self, run_id: str) -> None:
-        """Makes an ended run PENDING again; what did not succeed in it is to be run anew.
+    def reopen(self, run_id: str, choose: Callable[[list[Task]], set[str]]) -> None:
+        """Makes a run that failed or was canceled PENDING again, with some of its tasks.
+
+        Args:
+            run_id: Which.
+            choose: Given its tasks, gives the ids of those that are to be run anew.
 
         Raises:
-            FailedPrecondition: It did not fail.
+            FailedPrecondition: It did not fail, or is archived.
         """
 
         def write(connection: Connection) -> None:
             state = _state(connection, run_id)
             if state not in {RuntimeState.FAILED, RuntimeState.CANCELED}:
                 raise FailedPrecondition(f"run {run_id!r} is {state}; only a failed or canceled run can be retried")
-            connection.execute(
-                update(tasks)
-                .where(
-                    tasks.c.run_id == run_id,
-                    tasks.c.state != RuntimeState.SUCCEEDED.value,
-                    and_(tasks.c.cached_from == ""),
-                )
-                .values(
-                    state=RuntimeState.PENDING.value, problem="", started_at=0, finished_at=0, outputs="", inputs=""
-                )
-            )
+            storage = connection.execute(select(runs.c.storage_state).where(runs.c.run_id == run_id)).scalar()
+            if storage == StorageState.ARCHIVED.value:
+                raise FailedPrecondition(f"run {run_id!r} is archived; unarchive it first")
+            reopen_tasks(connection, run_id, choose)
             _set_state(connection, run_id, RuntimeState.PENDING, None)
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(finished_at=0))
 
         run_transaction(self._engine, write)
 
-    def set_state(self, run_id: str, state: RuntimeState, problem: Problem | None, fence: Fence) -> None:
-        """Changes the state of a run that we drive.
+    def set_state(self, run_id: str, state: RuntimeState, problem: Problem | None, fence: Fence) -> RuntimeState:
+        """Changes the state of a run that we drive; gives the state it has then: one that is to be canceled stays so
+        until it has ended.
 
         Raises:
             LostLease: Another service drives it now.
         """
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> RuntimeState:
             check_fence(connection, fence)
+            if not state.is_final and _state(connection, run_id) == RuntimeState.CANCELING:
+                return RuntimeState.CANCELING
             _set_state(connection, run_id, state, problem)
             connection.execute(insert(outbox).values(run_id=run_id, task_id="", created_at=now(), last_error=""))
+            return state
 
-        run_transaction(self._engine, write)
+        return run_transaction(self._engine, write)
 
     def state(self, run_id: str) -> RuntimeState | None:
         """Gives the state of a run; None where it was deleted."""
@@ -221,18 +233,15 @@ class RunStore:
         return RuntimeState(found) if found else None
 
     def unattended(self, limit: int) -> list[str]:
-        """Lists active runs that nobody holds a lease on, oldest first."""
-        key = "run/" + runs.c.run_id
-        live = exists().where(leases.c.key == key)
+        """Lists active runs that nobody holds a lease on, oldest first; those that are only to be ended do not count
+        for the limit, so that they need not wait for others to end.
+        """
+        live = exists().where(leases.c.key == "run/" + runs.c.run_id)
+        free = select(runs.c.run_id).where(~live).order_by(runs.c.created_at)
+        canceling = free.where(runs.c.state == RuntimeState.CANCELING.value).limit(_ENDED_AT_ONCE)
+        others = free.where(runs.c.state.in_(ACTIVE), runs.c.state != RuntimeState.CANCELING.value).limit(limit)
         with read(self._engine) as connection:
-            return list(
-                connection.execute(
-                    select(runs.c.run_id)
-                    .where(runs.c.state.in_(ACTIVE), ~live)
-                    .order_by(runs.c.created_at)
-                    .limit(limit)
-                ).scalars()
-            )
+            return [*connection.execute(canceling).scalars(), *connection.execute(others).scalars()]
 
     def canceling(self, run_ids: list[str]) -> set[str]:
         """Gives those of the runs that are to be canceled, or are gone."""
@@ -264,7 +273,8 @@ class RunStore:
 
 
 def _state(connection: Connection, run_id: str) -> RuntimeState:
-    found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id)).scalar()
+    """Gives the state of a run, which nobody else changes until the transaction ends."""
+    found = connection.execute(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update()).scalar()
     if found is None:
         raise NotFound("run", run_id)
     return RuntimeState(found)

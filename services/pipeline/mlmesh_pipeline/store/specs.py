@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from mlmesh_pipeline.store.codec import dump, load
@@ -33,3 +34,11 @@ def get_specs(connection: Connection, digests: set[str]) -> dict[str, dict[str, 
     """Gives specifications by digest."""
     rows = connection.execute(select(specs.c.digest, specs.c.content).where(specs.c.digest.in_(digests)))
     return {digest: load(content) for digest, content in rows}
+
+
+def sizes_of(connection: Connection, digests: Sequence[str]) -> list[int]:
+    """Gives the sizes of specifications; 0 for an empty digest."""
+    wanted = {digest for digest in digests if digest}
+    rows = connection.execute(select(specs.c.digest, func.length(specs.c.content)).where(specs.c.digest.in_(wanted)))
+    found = {digest: int(size) for digest, size in rows}
+    return [found.get(digest, 0) for digest in digests]

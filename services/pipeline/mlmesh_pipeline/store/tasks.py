@@ -1,7 +1,8 @@
 """Tasks, their attempts and their events in the database."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlmesh_kit.database import read, run_transaction
@@ -21,6 +22,9 @@ from mlmesh_pipeline.resources import (
 from mlmesh_pipeline.store.codec import dump, dump_problem, dump_values, load, load_problem, load_values
 from mlmesh_pipeline.store.fence import Fence, check_fence
 from mlmesh_pipeline.tables import artifacts, attempts, cache, events, outbox, tasks
+
+_BATCH = 500
+_NAME_CHARACTERS = 255
 
 
 class TaskStore:
@@ -205,6 +209,31 @@ class TaskStore:
         run_transaction(self._engine, write)
 
 
+def reopen_tasks(connection: Connection, run_id: str, choose: Callable[[list[Task]], set[str]]) -> None:
+    """Makes tasks of a run PENDING again, without their inputs, outputs and problems; their attempts stay.
+
+    Args:
+        connection: In a transaction.
+        run_id: Of which run.
+        choose: Given its tasks, gives the ids of those.
+    """
+    rows = connection.execute(select(tasks).where(tasks.c.run_id == run_id).order_by(tasks.c.position)).all()
+    all_tasks = [task_of(row) for row in rows]
+    chosen = choose(all_tasks)
+    again = [
+        replace(task, state=RuntimeState.PENDING, problem=None, started_at=0, finished_at=0, cached_from="")
+        for task in all_tasks
+        if task.task_id in chosen
+    ]
+    state = {"state": RuntimeState.PENDING.value, "problem": "", "started_at": 0, "finished_at": 0, "cached_from": ""}
+    values = {**state, "inputs": "", "outputs": ""}
+    for start in range(0, len(again), _BATCH):
+        ids = [task.task_id for task in again[start : start + _BATCH]]
+        connection.execute(update(tasks).where(tasks.c.task_id.in_(ids)).values(**values))
+    if again:
+        connection.execute(insert(events), [_event(task) for task in again])
+
+
 def insert_tasks(connection: Connection, new: Sequence[Task]) -> None:
     """Adds the tasks that a new run begins with; tells the metadata store later of those that have ended."""
     if not new:
@@ -266,8 +295,8 @@ def _columns(task: Task) -> dict[str, Any]:
         "run_id": task.run_id,
         "path": task.path,
         "path_digest": hashlib.sha256(task.path.encode()).hexdigest(),
-        "name": task.name,
-        "display_name": task.display_name,
+        "name": task.name[:_NAME_CHARACTERS],  # an iteration's may be longer; nothing refers to it
+        "display_name": task.display_name[:_NAME_CHARACTERS],
         "kind": task.kind.value,
         "parent_id": task.parent_id,
         "iteration": task.iteration,
@@ -324,6 +353,7 @@ def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
         "finished_at": attempt.finished_at,
         "exit_code": attempt.exit_code,
         "message": attempt.message,
+        "pod": attempt.pod,
     }
 
 
@@ -341,4 +371,5 @@ def _attempt(row: Row[Any]) -> Attempt:
         finished_at=row.finished_at,
         exit_code=row.exit_code,
         message=row.message,
+        pod=row.pod,
     )
