@@ -238,11 +238,11 @@ def test_within_loops_and_conditions(client, analysis, compile_pipeline, word):
 
 def test_tasks_are_named_as_they_are_shown(client, analysis, compile_pipeline):
     first = client.run(compile_pipeline(titles))
-    assert explain(analysis, first, "rates[1]/shown").task_path == "for-loop-1[1]/report"
+    assert explain(analysis, first, "rates[1]/shown").task_path == "for-loop-2[1]/report"
     answer, second = rerun(client, analysis, first, "rates[1]/shown")
-    assert answer.reused == ["for-loop-1[0]/report"] and second.state == run_pb2.SUCCEEDED
+    assert answer.reused == ["for-loop-2[0]/report"] and second.state == run_pb2.SUCCEEDED
     answer, _ = rerun(client, analysis, first, "shown", validate_only=True)
-    assert [one.path for one in answer.anew] == ["for-loop-1[0]/report", "for-loop-1[1]/report"]
+    assert [one.path for one in answer.anew] == ["for-loop-2[0]/report", "for-loop-2[1]/report"]
 
 
 def test_another_pipeline_runs_what_differs_in_it(client, analysis, chain_spec, word):
