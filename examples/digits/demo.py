@@ -125,6 +125,8 @@ def task_table(run: Any) -> Tree:
         if task.display_name in {None, "root"}:
             continue
         state = str(task.state or "PENDING")
+        if state == "SKIPPED" and task.executor_detail and task.executor_detail.pre_caching_check_job:
+            state = "CACHED"
         seconds = ""
         if task.start_time and task.end_time:
             seconds = f"  {(task.end_time - task.start_time).total_seconds():.1f} s"

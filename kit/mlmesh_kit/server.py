@@ -5,6 +5,7 @@ grpc.aio on uvloop, plain handlers in a thread pool: see docs/decisions/0002-grp
 
 import asyncio
 import contextlib
+import difflib
 import gc
 import json
 import logging
@@ -118,8 +119,22 @@ def serve(build: Callable[[SettingsT], ServiceDefinition], settings_type: type[S
         return 2
     os.umask(0o077)
     configure_logging(settings.service, settings.log_level)
+    for warning in _unknown_settings(settings_type):
+        logger.warning(warning)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(build, settings))
+
+
+def _unknown_settings(settings_type: type[ServiceSettings]) -> list[str]:
+    """Names the variables that look like settings and are none: mistyped, most likely."""
+    prefix = str(settings_type.model_config.get("env_prefix", ""))
+    known = {f"{prefix}{name}".upper() for name in settings_type.model_fields}
+    found = []
+    for name in sorted(os.environ):
+        if prefix and name.startswith(prefix) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            found.append(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
 
 
 async def _serve(build: Callable[[SettingsT], ServiceDefinition], settings: SettingsT) -> int:

@@ -380,6 +380,8 @@ def _run_main(argv: list[str]) -> None:
     if kind == "-m":
         sys.argv = [argv[2], *argv[3:]]
         sys.path.insert(0, os.getcwd())
+        if not hasattr(sys.modules.get(argv[2]), "__path__"):
+            sys.modules.pop(argv[2], None)  # preloaded: runpy would warn of it in each log
         runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
     elif kind == "-c":
         import types

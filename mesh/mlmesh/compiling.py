@@ -4,9 +4,11 @@ A user's file may print, exit and change whatever it likes; none of that is to r
 process has to say goes to TARGET: {"pipeline": IR as YAML} or {"error": text}.
 """
 
+import difflib
 import importlib
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,7 @@ def _in_a_process(source: str, name: str, title: str) -> str:
 
 def main() -> None:
     """Compiles in this process and writes the result."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the terminal: the command that asked has the last word
     source, name, target = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     warnings.simplefilter("ignore")
     try:
@@ -149,7 +152,9 @@ def _choose(source: str, module: Any, name: str) -> Any:
     if name:
         matching = [value for key, value in found.items() if name in {key, value.name}]
         if not matching:
-            raise CompileError(f"{source} has no pipeline {name!r}; there are: {names}")
+            near = difflib.get_close_matches(name, found, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise CompileError(f"{source} has no pipeline {name!r}; {hint}there are: {names}")
         return matching[0]
     if len(found) > 1:
         raise CompileError(f"{source} has several pipelines: {names}; say which with --pipeline NAME")

@@ -1,6 +1,7 @@
 """Documents that users hand to commands: manifests, pipelines and requests, from files or standard input."""
 
 import datetime
+import difflib
 import json
 import sys
 from pathlib import Path
@@ -19,6 +20,18 @@ def title(source: str) -> str:
     return "standard input" if source == STDIN else source
 
 
+def near_files(source: str) -> str:
+    """Gives a hint at files beside one that is not there."""
+    try:
+        names = [one.name for one in Path(source).parent.iterdir()]
+    except OSError:
+        return ""
+    wanted = Path(source).name
+    near = [f"{wanted}{end}" for end in (".py", ".yaml", ".yml") if f"{wanted}{end}" in names]
+    near = near or difflib.get_close_matches(wanted, [name for name in names if name != wanted], n=1)
+    return f"; did you mean {Path(source).with_name(near[0])}?" if near else ""
+
+
 def read_text(source: str) -> bytes:
     """Reads a file, or standard input for `-`.
 
@@ -32,7 +45,7 @@ def read_text(source: str) -> bytes:
             with Path(source).open("rb") as file:
                 data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise DocumentError(f"cannot read {title(source)}: {error.strerror}") from error
+        raise DocumentError(f"cannot read {title(source)}: {error.strerror}{near_files(source)}") from error
     if len(data) > _MAX_BYTES:
         raise DocumentError(f"{title(source)} is larger than {_MAX_BYTES >> 20} MiB")
     return data

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlmesh.description import INGRESS, Mesh, Ports
+from mlmesh.logs import readable
 from mlmesh.running import read_health
 from mlmesh.supervisor import lock
 from mlmesh.supervisor.layout import Layout
@@ -19,6 +21,7 @@ from mlmesh.supervisor.plan import MeshState, Plan, ProcessPlan
 
 _CRASHES = 4
 """Ends in a row, before it ever was ready, after which a process is taken for broken."""
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z? ")
 
 
 class LaunchError(Exception):
@@ -208,6 +211,7 @@ def wait_ready(
         LaunchError: It is not ready in time, or a process cannot live; everything has been stopped.
     """
     layout = Layout(data_dir)
+    before = {path: path.stat().st_size for path in layout.logs.glob("*.log")}
     deadline = time.monotonic() + timeout_seconds
     while True:
         state = MeshState.read(layout.state)
@@ -228,16 +232,21 @@ def wait_ready(
                 name = sick[0] if sick else INGRESS
         if fault:
             stop(data_dir)
-            tail = _tail(layout.log(name))
+            tail = _tail(layout.log(name), before.get(layout.log(name), 0))
             raise LaunchError(f"{fault}\nthe end of {layout.log(name)}:\n{tail}" if tail else fault)
         time.sleep(0.05)
 
 
-def _tail(log: Path, lines: int = 15) -> str:
+def _tail(log: Path, start: int, count: int = 15) -> str:
+    """Gives the last lines that a process has written since `start`; what it says at each try only once."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+        with log.open("rb") as file:
+            file.seek(start if start <= log.stat().st_size else 0)  # else it was rotated
+            text = file.read().decode(errors="replace")
     except OSError:
         return ""
+    lines = (readable(line) for line in text.splitlines())
+    return "\n".join(list({_TIME.sub("", line): line for line in lines}.values())[-count:])
 
 
 def stop(data_dir: Path, timeout_seconds: float = 60) -> bool:

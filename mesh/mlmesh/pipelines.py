@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlmesh.documents import STDIN, DocumentError, read_documents, suggest, title
+from mlmesh.documents import STDIN, DocumentError, near_files, read_documents, suggest, title
 
 _PACKED = (".zip", ".tar.gz", ".tgz")
 
@@ -55,7 +55,7 @@ def _compiled(source: str, name: str) -> list[Any]:
 
     is_file = source.endswith(".py")
     if is_file and not Path(source).is_file():
-        raise DocumentError(f"cannot read {source}: no such file")
+        raise DocumentError(f"cannot read {source}: no such file{near_files(source)}")
     try:
         text = compile_file(Path(source), name) if is_file else compile_module(source, name)
         return list(yaml.load_all(text, Loader=yaml.CSafeLoader))

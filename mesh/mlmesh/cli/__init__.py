@@ -5,9 +5,9 @@ import sys
 
 def main() -> None:
     """Runs the command; ends the process with its exit code: 0 well, 1 failed, 2 wrongly called, 130 interrupted."""
-    from mlmesh.cli.app import app
-
     try:
+        from mlmesh.cli.app import app
+
         app(prog_name="mlmesh")
     except KeyboardInterrupt:
         sys.exit(130)

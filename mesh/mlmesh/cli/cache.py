@@ -30,15 +30,15 @@ def explain(
     run_id: Annotated[
         str,
         typer.Argument(
-            metavar="[RUN_ID]",
-            help="Id of the run, or its beginning; without it the newest run",
+            metavar="RUN_ID|TASK",
+            help="A run, by the beginning of its id; or the task at once, of the newest run",
             autocompletion=complete_runs,
         ),
     ],
     task: Annotated[
         str,
         typer.Argument(
-            metavar="TASK", help="The task, by name or path (for-loop-2[3]/train)", autocompletion=complete_tasks
+            help="The task, by name or path (for-loop-2[3]/train)", metavar="TASK", autocompletion=complete_tasks
         ),
     ] = "",
     ingress: IngressUrl = None,

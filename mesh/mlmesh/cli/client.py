@@ -117,6 +117,21 @@ class Ingress:
         except httpx.HTTPError as error:
             raise self._unanswered(error) from error
 
+    def chunks(self, path: str, /, **query: Any) -> Iterator[bytes]:
+        """Reads bytes as they come.
+
+        Raises:
+            IngressError: There was no answer, or it was an error.
+        """
+        try:
+            with self._http.stream("GET", path, params=query, timeout=_TIMEOUT) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refused("GET", path, answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unanswered(error) from error
+
     def upload(self, path: str, content: BinaryIO, **query: Any) -> Any:
         """Sends a file as it is read, and reads the JSON that comes back.
 

@@ -10,7 +10,7 @@ import typer
 
 from mlmesh.cli.completion import complete_runs, complete_tasks
 from mlmesh.cli.connection import connected
-from mlmesh.cli.finding_runs import analysis_path, read_run, whole_id
+from mlmesh.cli.finding_runs import analysis_path, read_run, task_name, whole_id
 from mlmesh.cli.options import DataDir, IngressUrl, Json
 from mlmesh.cli.output import console, emit, fail
 
@@ -46,10 +46,9 @@ def debug(
     """Call a task again in this terminal under pdb, with the inputs that it had; the run is not changed."""
     with connected(ingress, data_dir, as_json=as_json) as mesh:
         run_id = whole_id(mesh, run_id, as_json)
-        chosen = _choose(read_run(mesh, run_id, as_json), task)
-        call = mesh.get(analysis_path(run_id, "describeTask"), task=chosen)
-        url = mesh.url
-    _debug(call, run_id, url, scratch, at_start=at_start, as_json=as_json)
+        run = read_run(mesh, run_id, as_json)
+        call = mesh.get(analysis_path(run_id, "describeTask"), task=_choose(run, task_name(mesh, run, task)))
+        _debug(mesh, run, call, scratch, at_start=at_start, as_json=as_json)
 
 
 def debug_when_ready(mesh: "Ingress", run_id: str, task: str, *, at_start: bool, as_json: bool) -> None:
@@ -78,7 +77,7 @@ def debug_when_ready(mesh: "Ingress", run_id: str, task: str, *, at_start: bool,
             sys.stderr.write(f"\nmlmesh: the run goes on; debug it later with: mlmesh debug {run_id} {task}\n")
             raise typer.Exit(130) from None
     call = mesh.get(analysis_path(run_id, "describeTask"), task=_choose(run, task))
-    _debug(call, run_id, mesh.url, None, at_start=at_start, as_json=as_json)
+    _debug(mesh, run, call, None, at_start=at_start, as_json=as_json)
 
 
 def _choose(run: dict[str, Any], name: str) -> str:
@@ -96,13 +95,24 @@ def _choose(run: dict[str, Any], name: str) -> str:
     return str((failed or found)[0]["task_id"])
 
 
-def _debug(call: dict[str, Any], run_id: str, url: str, scratch: Path | None, *, at_start: bool, as_json: bool) -> None:
+def _shown_state(run: dict[str, Any], call: dict[str, Any]) -> str:
+    """Gives the state of the task as `mlmesh runs` shows it."""
+    from mlmesh.cli.run_view import state_of, tasks_of
+
+    found = [state_of(task) for task in tasks_of(run) if task.get("task_id") == call.get("task_id")]
+    return found[0] if found else str(call.get("state"))
+
+
+def _debug(
+    mesh: "Ingress", run: dict[str, Any], call: dict[str, Any], scratch: Path | None, *, at_start: bool, as_json: bool
+) -> None:
     import tempfile
 
+    from mlmesh.cli.fetching_inputs import with_local_inputs
     from mlmesh.debugging import NotDebuggable
     from mlmesh.debugging import debug as call_again
 
-    path = str(call.get("task_path"))
+    run_id, path = str(run["run_id"]), str(call.get("task_path"))
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
         if any(scratch.iterdir()):
@@ -113,8 +123,9 @@ def _debug(call: dict[str, Any], run_id: str, url: str, scratch: Path | None, *,
     def say(words: str) -> None:
         out.print(f"mlmesh: {words}", style="yellow", markup=False, soft_wrap=True)
 
-    say(f"{path} of run {run_id} ({call.get('state')}), called here; its outputs go to {folder}")
-    variables = {"MLMESH_INGRESS": url, "MLMESH_RUN_ID": run_id, "MLMESH_TASK_NAME": path.rpartition("/")[2]}
+    say(f"{path} of run {run_id} ({_shown_state(run, call)}), called here; its outputs go to {folder}")
+    call = with_local_inputs(mesh, run, call, folder / "fetched", say)
+    variables = {"MLMESH_INGRESS": mesh.url, "MLMESH_RUN_ID": run_id, "MLMESH_TASK_NAME": path.rpartition("/")[2]}
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = call_again(call, folder, at_start=at_start, environment=variables, say=say)

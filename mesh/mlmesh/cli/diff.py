@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def diff(
     before: Annotated[
-        str, typer.Argument(metavar="RUN1", help="A run, by the beginning of its id", autocompletion=complete_runs)
+        str,
+        typer.Argument(
+            metavar="RUN1", help="A run, by the beginning of its id, or: latest", autocompletion=complete_runs
+        ),
     ],
     after: Annotated[str, typer.Argument(metavar="RUN2", help="The other", autocompletion=complete_runs)],
     show_all: Annotated[bool, typer.Option("--all", help="List the tasks that do not differ, too")] = False,

@@ -39,8 +39,11 @@ def whole_id(mesh: "Ingress", run_id: str, as_json: bool) -> str:
         return str(first["run_id"])
     found = [str(run["run_id"]) for run in newest if str(run["run_id"]).startswith(run_id)]
     if len(found) > 1:
-        fail(f"several runs begin with {run_id}: {', '.join(found[:5])}", as_json=as_json)
-    return found[0] if found else run_id
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        fail(f"several runs begin with {run_id}: {', '.join(found[:5])}{more}; give more of it", as_json=as_json)
+    if not found:
+        fail(f"there is no run {run_id!r}; see which there are with: mlmesh runs", as_json=as_json)
+    return found[0]
 
 
 def read_run(mesh: "Ingress", run_id: str, as_json: bool, patience_seconds: float = 0) -> dict[str, Any]:
@@ -54,6 +57,24 @@ def read_run(mesh: "Ingress", run_id: str, as_json: bool, patience_seconds: floa
             fail(f"{error}; see which there are with: mlmesh runs", as_json=as_json)
         raise
     return found
+
+
+def task_name(mesh: "Ingress", run: dict[str, Any], name: str) -> str:
+    """Gives a task's name as `mlmesh.task_paths` finds it: that of the service (`exit-handler-1/train`), where the user
+    gave that and the task is shown by another, becomes its id."""
+    from mlmesh.cli.client import IngressError
+    from mlmesh.cli.run_view import tasks_of
+    from mlmesh.documents import DocumentError
+    from mlmesh.task_paths import find_tasks
+
+    try:
+        find_tasks(tasks_of(run), name)
+    except DocumentError:
+        try:
+            return str(mesh.get(analysis_path(str(run["run_id"]), "explainCache"), task=name)["task_id"])
+        except IngressError:
+            return name
+    return name
 
 
 def brief(run: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`mlmesh logs`: of a service, of a run, of a task."""
 
+import difflib
 import re
 from pathlib import Path
 from typing import Annotated
@@ -63,7 +64,9 @@ def logs(
         _of_service(layout.log(target), _SERVICE_LINES if lines is None else lines, follow, as_json)
         return
     if not _RUN.fullmatch(target):
-        there = f"there are: {', '.join(known)}" if known else "no mesh has run there; start one with: mlmesh up"
+        near = difflib.get_close_matches(target, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        there = f"{hint}there are: {', '.join(known)}" if known else "no mesh has run there; start one with: mlmesh up"
         fail(
             f"there is no log of {target!r} in {layout.logs}; {there}; nor is it the id of a run",
             as_json=as_json,

@@ -63,7 +63,9 @@ def attempts_of(task: Task) -> list[int]:
 
 def failures_of(run: Run) -> list[Task]:
     """Gives the tasks that failed of themselves, and not because one in them or before them did."""
-    return [task for task in tasks_of(run) if state_of(task) == "FAILED" and attempts_of(task)]
+    failed = [task for task in tasks_of(run) if state_of(task) == "FAILED"]
+    around = {task.get("parent_task_id") for task in failed}
+    return [task for task in failed if task.get("task_id") not in around]
 
 
 def run_tree(run: Run, *, fold: bool = True) -> "Tree":

@@ -64,6 +64,8 @@ def run(
 
     if at_start and not pdb:
         fail("--break goes with --pdb TASK", as_json=as_json, code=2)
+    if pdb and source == "-":
+        fail("standard input is the debugger's: give the pipeline as a file", as_json=as_json, code=2)
     with connected(ingress, data_dir, as_json=as_json) as mesh:
         spec = load_pipeline(source, pipeline)
         parameters = parse_parameters(spec, param or (), read_parameters(params_file) if params_file else None)

@@ -1,5 +1,7 @@
 """`mlmesh schedules`: runs that come back by the clock (KFP's recurring runs)."""
 
+import datetime
+import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -10,7 +12,7 @@ from mlmesh.cli.connection import connected
 from mlmesh.cli.options import DataDir, IngressUrl, Json
 from mlmesh.cli.output import console, emit, fail
 from mlmesh.cli.runs import experiment_id_of
-from mlmesh.cli.times import local_time
+from mlmesh.cli.times import local_time, parse_time
 
 if TYPE_CHECKING:
     from mlmesh.cli.client import Ingress
@@ -19,7 +21,7 @@ _API = "/apis/v2beta1/recurringruns"
 _ID_LENGTH = 36
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-Which = Annotated[str, typer.Argument(metavar="ID", help="Id of the schedule; its beginning is enough")]
+Which = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its name, or its id, of which the beginning is enough")]
 
 group = typer.Typer(
     help="Run pipelines again and again, by a clock or an interval.",
@@ -43,7 +45,7 @@ def list_schedules(ingress: IngressUrl = None, data_dir: DataDir = None, as_json
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("schedule", "name", "when", "state", box=None)
+    table = Table("schedule", "name", "when", "state", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for one in found:
         state = str(one.get("status", ""))
         problem = one.get("error", {}).get("message")
@@ -55,7 +57,11 @@ def list_schedules(ingress: IngressUrl = None, data_dir: DataDir = None, as_json
 @group.command("create")
 def create(
     file: Annotated[
-        str, typer.Argument(help="A compiled pipeline (YAML, JSON; - for standard input) or a Python file")
+        str,
+        typer.Argument(
+            metavar="FILE|MODULE:FUNC",
+            help="A compiled pipeline (YAML, JSON; - for standard input), a Python file, or FILE.py:FUNC, MODULE:FUNC",
+        ),
     ],
     cron: Annotated[
         str, typer.Option(help="When: 6 fields, seconds first ('0 30 9 * * mon-fri'), or @hourly, @daily, ...")
@@ -68,8 +74,8 @@ def create(
     name: Annotated[str, typer.Option(help="Of the schedule (the pipeline's)")] = "",
     experiment: Annotated[str, typer.Option(help="Put the runs in this experiment; it is made if need be")] = "",
     pipeline: Annotated[str, typer.Option(help="Which one, where a Python file has several pipelines")] = "",
-    start: Annotated[str, typer.Option(help="Not before: 2024-05-01T12:00:00Z")] = "",
-    end: Annotated[str, typer.Option(help="Not after")] = "",
+    start: Annotated[str, typer.Option(help="Not before: 2024-05-01T12:00:00Z (without Z, of the local clock)")] = "",
+    end: Annotated[str, typer.Option(help="Not after; likewise")] = "",
     at_a_time: Annotated[int, typer.Option(min=1, max=10, help="So many of its runs at a time")] = 1,
     catch_up: Annotated[
         bool, typer.Option("--catch-up/--no-catch-up", help="Make up for each time that was missed, or for the last")
@@ -84,7 +90,11 @@ def create(
 
     if bool(cron) == bool(every):
         fail("say when: either --cron or --every", as_json=as_json, code=2)
-    limits = {key: value for key, value in (("start_time", start), ("end_time", end)) if value}
+    limits = {
+        key: _moment(option, value, as_json)
+        for key, option, value in (("start_time", "--start", start), ("end_time", "--end", end))
+        if value
+    }
     kind = "cron_schedule" if cron else "periodic_schedule"
     schedule: dict[str, Any] = {"cron": cron} if cron else {"interval_second": str(_seconds(every, as_json))}
     with connected(ingress, data_dir, as_json=as_json) as mesh:
@@ -140,12 +150,16 @@ def _change(
 def _whole_id(mesh: "Ingress", which: str, as_json: bool) -> str:
     if len(which) >= _ID_LENGTH:
         return which
-    ids = [str(one["recurring_run_id"]) for one in mesh.pages(_API, "recurringRuns", page_size=200)]
-    found = [one for one in ids if one.startswith(which)]
+    names = {
+        str(one["recurring_run_id"]): one["display_name"] for one in mesh.pages(_API, "recurringRuns", page_size=200)
+    }
+    found = [one for one, name in names.items() if name == which] or [one for one in names if one.startswith(which)]
     if len(found) > 1:
-        fail(f"several schedules begin with {which}: {', '.join(found[:5])}", as_json=as_json)
+        fail(f"{which!r} fits several schedules; give the id of one: {', '.join(found[:5])}", as_json=as_json)
     if not found:
-        fail(f"there is no schedule {which}; see which there are with: mlmesh schedules list", as_json=as_json)
+        near = difflib.get_close_matches(which, names.values(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        fail(f"there is no schedule {which!r}; {hint}see which there are with: mlmesh schedules list", as_json=as_json)
     return found[0]
 
 
@@ -159,6 +173,14 @@ def _seconds(text: str, as_json: bool) -> int:
     if found is None:
         fail(f"--every must be a number and s, m, h, d or w, such as 15m, not {text!r}", as_json=as_json, code=2)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _moment(option: str, text: str, as_json: bool) -> str:
+    """Reads a time as people write it; without a zone it is of the clock on the wall."""
+    found = parse_time(text)
+    if found is None:
+        fail(f"{option} must be a time such as 2024-05-01T12:00:00Z, not {text!r}", as_json=as_json, code=2)
+    return found.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _when(one: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Logs of the tasks of a run: of one, or of all with the task before each line."""
 
 import json
+import shlex
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mlmesh.cli.finding_runs import read_run, run_path
+from mlmesh.cli.finding_runs import read_run, run_path, task_name
 from mlmesh.cli.output import console, emit
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def print_logs(
         DocumentError: There is no such task or attempt.
         typer.Exit: With 130, the user interrupted; the run goes on.
     """
+    name = task_name(mesh, read_run(mesh, run_id, as_json), name) if name else ""
     try:
         if follow:
             _follow(mesh, run_id, name, number, as_json)
@@ -85,7 +87,8 @@ def print_logs(
             _print(mesh, run_id, name, number, as_json)
     except KeyboardInterrupt:
         if follow:
-            sys.stderr.write(f"\nmlmesh: the run goes on; come back with: mlmesh logs {run_id} -f\n")
+            again = f"mlmesh logs {run_id} {shlex.quote(name)} -f" if name else f"mlmesh logs {run_id} -f"
+            sys.stderr.write(f"\nmlmesh: the run goes on; come back with: {again}\n")
         raise typer.Exit(130) from None
 
 

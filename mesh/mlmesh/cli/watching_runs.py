@@ -37,7 +37,7 @@ def watch_run(mesh: "Ingress", run_id: str, as_json: bool) -> None:
 
 def show_run(run: dict[str, Any], as_json: bool, *, fold: bool = True) -> None:
     """Shows a run as it is, wide loops folded or not; of one that failed also why, and where to look."""
-    from mlmesh.cli.run_view import failures_of, run_tree, tasks_of
+    from mlmesh.cli.run_view import attempts_of, failures_of, run_tree, tasks_of
     from mlmesh.task_paths import paths_of
 
     if as_json:
@@ -50,12 +50,14 @@ def show_run(run: dict[str, Any], as_json: bool, *, fold: bool = True) -> None:
     for task in failed[:_TOLD_FAILURES]:
         path = paths[str(task.get("task_id"))]
         out.print(f"{path}: {task.get('error', {}).get('message', '')}", style="red", markup=False, soft_wrap=True)
-        out.print(f"  its log: mlmesh logs {run['run_id']} {_quoted(path)}", markup=False, soft_wrap=True)
+        if attempts_of(task):
+            out.print(f"  its log: mlmesh logs {run['run_id']} {_quoted(path)}", markup=False, soft_wrap=True)
     if len(failed) > _TOLD_FAILURES:
         out.print(f"and {len(failed) - _TOLD_FAILURES} more tasks that failed")
     if failed:
-        first = paths[str(failed[0].get("task_id"))]
-        out.print(f"  debug it: mlmesh debug {run['run_id']} {_quoted(first)}", markup=False, soft_wrap=True)
+        begun = [paths[str(task.get("task_id"))] for task in failed if attempts_of(task)]
+        if begun:
+            out.print(f"  debug it: mlmesh debug {run['run_id']} {_quoted(begun[0])}", markup=False, soft_wrap=True)
         out.print(f"  go on from there: mlmesh retry {run['run_id']}", markup=False, soft_wrap=True)
     elif run.get("error", {}).get("message"):
         out.print(run["error"]["message"], style="red", markup=False, soft_wrap=True)

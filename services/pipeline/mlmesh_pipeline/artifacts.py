@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_kit.objectstore import ObjectInfo, ObjectStore, below, relative_name
 
 from mlmesh_pipeline.artifact_stores import ArtifactStores, is_remote
-from mlmesh_pipeline.engine import remote
-from mlmesh_pipeline.engine.executor_io import digest_of
-from mlmesh_pipeline.engine.paths import file_path, file_uri
+from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.engine.trees import is_inside, walk
 from mlmesh_pipeline.resources import NO_CONTENT, Artifact
 
@@ -97,30 +95,11 @@ class ArtifactReader:
             FailedPrecondition: The store has no links; or as `content`.
         """
         if not is_remote(artifact.uri):
-            raise FailedPrecondition(f"artifact {artifact.name!r} is in a store that gives no links")
+            raise FailedPrecondition(
+                f"artifact {artifact.name!r} is in a store that gives no links; read it without download=link"
+            )
         found = self._remote(artifact, member)
         return self._stores.of(found.uri).presigned_url(found.uri, self.link_seconds, found.filename)
-
-    def digest(self, artifact: Artifact) -> str:
-        """Gives the digest that an artifact has now; of one in an object store without reading it. "": it is gone.
-
-        Raises:
-            Unavailable: The object store cannot be reached.
-        """
-        if not is_remote(artifact.uri):
-            try:
-                return digest_of(file_uri(self._here(artifact)))
-            except FailedPrecondition:
-                return ""
-        try:
-            store = self._stores.of(artifact.uri)
-            if not artifact.etag:  # what the store called it is not known: a part of an input that was given again
-                return artifact.digest if store.exists(artifact.uri) else ""
-            if remote.is_as_it_was(store, artifact, lambda: None):
-                return artifact.digest
-            return remote.name_of(store, artifact.uri, lambda: None)
-        except (NotFound, PermissionDenied, FailedPrecondition):
-            return ""
 
     def _here(self, artifact: Artifact) -> Path:
         """Gives the path of an artifact on this machine.

@@ -167,7 +167,7 @@ def read_package(name: str, data: bytes, max_bytes: int, field: str = _FIELD) ->
     elif lower.endswith((".tar.gz", ".tgz")):
         data = _from_tar(data, max_bytes, field)
     elif not lower.endswith((".yaml", ".yml", ".json")):
-        raise InvalidArgument("must end in .yaml, .yml, .zip, .tar.gz or .tgz", field=field)
+        raise InvalidArgument("must end in .yaml, .yml, .json, .zip, .tar.gz or .tgz", field=field)
     return join_documents(load_yaml_all(data, field=field, max_bytes=max_bytes))
 
 

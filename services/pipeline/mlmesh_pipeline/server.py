@@ -34,6 +34,7 @@ from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.artifacts import ArtifactReader
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.engine.driver import Stores
+from mlmesh_pipeline.engine.output_look import OutputLook
 from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.engine.scheduler import Scheduler
 from mlmesh_pipeline.experiments import Experiments
@@ -114,7 +115,7 @@ def build(settings: Settings) -> ServiceDefinition:
     run_servicer = RunServicer(
         runs, sources, store=run_store, tasks=task_store, experiment_store=experiment_store, reader=reader
     )
-    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, reader.digest)
+    analysis = RunAnalysis(run_store, task_store, ExecutionStore(database), runs, OutputLook(artifact_stores))
     analysis_servicer = RunAnalysisServicer(analysis, sources, run_store, pipeline_store)
     fetcher = PackageFetcher(settings.package_hosts, settings.max_package_bytes)
     pipeline_servicer = PipelineServicer(pipelines, pipeline_store, fetcher, settings.max_package_bytes)

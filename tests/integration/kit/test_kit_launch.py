@@ -218,6 +218,13 @@ def test_warm_starts_share_what_was_preloaded(tmp_path: Path) -> None:
     assert status.ok and (tmp_path / "log").read_text().strip() == "preloaded"
 
 
+def test_a_preloaded_module_is_run_without_a_warning(tmp_path: Path) -> None:
+    one = ProcessSpec([sys.executable, "-m", "json.tool", os.devnull], tmp_path, dict(os.environ), tmp_path / "log")
+    status = run_one(lambda: WarmLauncher(preload=("json.tool",)), one)
+    log = (tmp_path / "log").read_text()
+    assert status.code == 1 and log.startswith("Expecting value") and "RuntimeWarning" not in log
+
+
 def test_many_at_once(make: Callable[[], Any], tmp_path: Path) -> None:
     async def use(launcher: Any) -> list[ExitStatus]:
         async def one(number: int) -> ExitStatus:

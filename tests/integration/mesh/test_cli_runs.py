@@ -108,6 +108,8 @@ def test_an_unknown_run_and_task(mlmesh: Command, ended_run: dict[str, Any]) -> 
     unknown = mlmesh("runs", "00000000-0000-0000-0000-000000000000", "--json")
     assert unknown.returncode == 1
     assert "not found" in json.loads(unknown.stdout)["error"] and "mlmesh runs" in unknown.stderr
+    part = mlmesh("terminate", "0000")
+    assert part.returncode == 1 and "see which there are with: mlmesh runs" in part.stderr
     task = mlmesh("runs", ended_run["run_id"], "--log", "nothing")
     assert task.returncode == 1 and "there are: count, make" in task.stderr
 
@@ -177,6 +179,8 @@ def test_another_ingress(mesh: RunningMesh, ended_run: dict[str, Any], tmp_path:
 def test_schedules(mlmesh: Command, compiled_file: Path) -> None:
     assert mlmesh("schedules", "create", str(compiled_file)).returncode == 2
     assert mlmesh("schedules", "create", str(compiled_file), "--every", "soon").returncode == 2
+    when = mlmesh("schedules", "create", str(compiled_file), "--every", "1h", "--start", "soon")
+    assert when.returncode == 2 and "--start must be a time" in when.stderr
     refused = mlmesh("schedules", "create", str(compiled_file), "--cron", "* *")
     assert refused.returncode == 1 and "seconds first" in refused.stderr
     done = mlmesh(
@@ -189,7 +193,9 @@ def test_schedules(mlmesh: Command, compiled_file: Path) -> None:
     short = made["recurring_run_id"][:8]
     assert mlmesh("schedules", "disable", short).returncode == 0
     assert json.loads(mlmesh("schedules", "list", "--json").stdout)[0]["status"] == "DISABLED"
-    assert mlmesh("schedules", "enable", short).returncode == 0
+    near = mlmesh("schedules", "enable", "tick")
+    assert near.returncode == 1 and "did you mean ticks?" in near.stderr
+    assert mlmesh("schedules", "enable", "ticks").returncode == 0
     assert mlmesh("schedules", "delete", short).returncode == 0
     again = mlmesh("schedules", "delete", short)
     assert again.returncode == 1 and "mlmesh schedules list" in again.stderr

@@ -156,11 +156,14 @@ def test_a_service_that_cannot_start_is_shown_with_its_log(tmp_path: Path) -> No
     data_dir = tmp_path / "mesh"
     (data_dir / "profile").mkdir(parents=True)
     (data_dir / "profile" / "profile.db").write_bytes(b"this is no database" * 100)
+    (data_dir / "logs").mkdir()
+    (data_dir / "logs" / "profile.log").write_text("of another time\n")
     mesh = RunningMesh(data_dir)
     started = time.monotonic()
     done = mesh.command("up", "--detach", "--auto-ports", "--data-dir", str(data_dir), ONE, timeout=80)
     assert done.returncode == 1, done.stdout
-    assert "profile" in done.stderr and "not a database" in done.stderr, done.stderr
+    assert "profile does not stay up" in done.stderr and "of another time" not in done.stderr, done.stderr
+    assert len([line for line in done.stderr.splitlines() if "not a database" in line]) == 1, done.stderr
     assert time.monotonic() - started < 60
     assert mesh.status()["state"] == "down"
 

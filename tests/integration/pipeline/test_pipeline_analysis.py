@@ -60,6 +60,12 @@ def loop(count: int = 3, word: str = "a", limit: float = 1.0):
     total(scores=dsl.Collected(trained.outputs["Output"]))
 
 
+@dsl.pipeline(name="analysis-titles")
+def titles():
+    with dsl.ParallelFor([0.5, 1.0], name="rates") as rate:
+        report(score=rate).set_display_name("shown")
+
+
 @pytest.fixture(scope="module")
 def analysis(client):
     return run_analysis_pb2_grpc.RunAnalysisServiceStub(client.channel)
@@ -230,6 +236,15 @@ def test_within_loops_and_conditions(client, analysis, compile_pipeline, word):
     ]
 
 
+def test_tasks_are_named_as_they_are_shown(client, analysis, compile_pipeline):
+    first = client.run(compile_pipeline(titles))
+    assert explain(analysis, first, "rates[1]/shown").task_path == "for-loop-2[1]/report"
+    answer, second = rerun(client, analysis, first, "rates[1]/shown")
+    assert answer.reused == ["for-loop-2[0]/report"] and second.state == run_pb2.SUCCEEDED
+    answer, _ = rerun(client, analysis, first, "shown", validate_only=True)
+    assert [one.path for one in answer.anew] == ["for-loop-2[0]/report", "for-loop-2[1]/report"]
+
+
 def test_another_pipeline_runs_what_differs_in_it(client, analysis, chain_spec, word):
     first = client.run(chain_spec, {"word": word})
     changed = copy.deepcopy(chain_spec)
@@ -334,3 +349,16 @@ def test_a_task_is_described_for_a_debugger(client, analysis, chain_spec, word):
     assert given["inputs"]["artifacts"]["made"]["artifacts"][0]["uri"].endswith(f"{run.run_id}/rows/made")
     assert given["outputs"]["parameters"] == {"Output": {}} and "metrics" in given["outputs"]["artifacts"]
     assert "has not begun" in refusal(lambda: describe("report"), grpc.StatusCode.FAILED_PRECONDITION)
+
+
+def test_a_stranger_learns_nothing(client, analysis, chain_spec, word):
+    run = client.run(chain_spec, {"word": word})
+    stranger = (("kubeflow-userid", "stranger@example.com"),)
+    name = f"runs/{run.run_id}"
+    for call, request in (
+        (analysis.ExplainCache, pb2.ExplainCacheRequest(name=name, task="rows")),
+        (analysis.DiffRuns, pb2.DiffRunsRequest(name=name, other=name)),
+        (analysis.RerunRun, pb2.RerunRunRequest(name=name, from_tasks=["rows"])),
+        (analysis.DescribeTask, pb2.DescribeTaskRequest(name=name, task="rows")),
+    ):
+        refusal(lambda call=call, request=request: call(request, metadata=stranger), grpc.StatusCode.NOT_FOUND)

@@ -377,4 +377,4 @@ def test_secrets_named_by_inputs_of_the_loop_around(
             assert outputs(client, run, "secret", by_name)["parameters"] == {"Output": "hidden"}
         else:
             assert run.state == run_pb2.FAILED
-            assert "'mine' as a volume needs the Kubernetes backend" in run.error.message
+            assert "'mine' as a volume needs the backend argo" in run.error.message

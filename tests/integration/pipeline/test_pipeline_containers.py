@@ -161,7 +161,7 @@ def test_nothing_is_allowed_unless_it_is_said(make_service: Any, connect: Any, c
     with pytest.raises(grpc.RpcError) as caught:
         connect(make_service()).create(compile_pipeline(_pipeline(fails)))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "CONTAINER_COMMANDS" in caught.value.details() and "Kubernetes" in caught.value.details()
+    assert "CONTAINER_COMMANDS" in caught.value.details() and "backend argo" in caught.value.details()
 
 
 def test_a_placeholder_that_is_none(client: Any, compile_pipeline: Any) -> None:

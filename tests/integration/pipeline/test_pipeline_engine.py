@@ -73,6 +73,15 @@ def test_artifacts_and_parameters_pass_from_task_to_task(client, compile_pipelin
     assert f"/default/artifacts/{run.run_id}/train/model" in model["uri"]
     content = requests.get(f"{base}/artifacts/model", timeout=5)
     assert content.content == b"4 written"
+    for path, words in [
+        ("artifacts/nodel", "the task has: "),
+        ("artifacts/model?index=1", "not found at index 1; it has 1"),
+        ("artifacts/model?download=link", "read it without download=link"),
+        ("log?follow=maybe", "follow: must be true or false"),
+    ]:
+        assert words in requests.get(f"{base}/{path}", timeout=5).json()["message"]
+    known = requests.get(f"{base}/artifacts/model", headers={"If-None-Match": content.headers["etag"]}, timeout=5)
+    assert (known.status_code, known.content) == (304, b"")
     part = requests.get(f"{base}/artifacts/model", headers={"Range": "bytes=2-4"}, timeout=5)
     assert (part.status_code, part.content) == (206, b"wri")
     read = client.runs.ReadArtifact(

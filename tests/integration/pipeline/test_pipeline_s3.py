@@ -15,7 +15,8 @@ from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import run_pb2
-from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2, run_analysis_pb2_grpc
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2 as pb2
+from mlmesh_protos.mlmesh.pipeline.v1 import run_analysis_pb2_grpc
 from support.s3 import BUCKET, SECRET_KEY, Wire, s3_environment
 
 MIB = 1 << 20
@@ -140,6 +141,24 @@ def test_tasks_see_files_and_the_store_has_them(s3, compile_pipeline, by_name):
         assert SECRET_KEY not in log.read_text()
 
 
+def test_a_rerun_takes_over_what_the_store_still_has(s3, compile_pipeline):
+    analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(s3.client.channel)
+    first = s3.client.run(compile_pipeline(in_s3), {"text": "taken over"})
+    asked = pb2.RerunRunRequest(name=f"runs/{first.run_id}", from_tasks=["use"])
+    answer = analysis.RerunRun(asked)
+    assert "make" in answer.reused and {one.path for one in answer.anew} == {"use", "join"}
+    assert s3.client.wait(answer.run_id).state == run_pb2.SUCCEEDED
+    asked.validate_only = True
+    made = f"{s3.prefix}/default/in-s3/{first.run_id}/make/1".removeprefix(f"s3://{BUCKET}/")
+    s3.store.put_object(BUCKET, f"{made}/data", BytesIO(b"other words"), 11)
+    s3.store.remove_object(BUCKET, f"{made}/tree/a.txt")
+    reasons = {one.path: one.reason for one in analysis.RerunRun(asked).anew}
+    assert "output data has been changed" in reasons["make"] and "output tree has been changed" in reasons["make"]
+    s3.store.remove_object(BUCKET, f"{made}/data")
+    reasons = {one.path: one.reason for one in analysis.RerunRun(asked).anew}
+    assert "output data is gone" in reasons["make"]
+
+
 def test_bytes_over_http(s3, compile_pipeline, by_name):
     run = s3.client.run(compile_pipeline(in_s3), {"text": "0123456789"})
     made = by_name(run)["make"]
@@ -241,18 +260,8 @@ def test_cached_outputs_count_while_the_store_has_them_as_they_were(s3, compile_
     assert by_name(second)["make"].state == run_pb2.SUCCEEDED
     assert by_name(second)["use"].state == run_pb2.SKIPPED  # the content is the same
     s3.store.put_object(BUCKET, key.replace(first.run_id, second.run_id) + "/data", BytesIO(b"spoilt"), 6)
-    anew = s3.client.run(spec, {"text": "cached"})
-    third = by_name(anew)
+    third = by_name(s3.client.run(spec, {"text": "cached"}))
     assert third["make"].state == run_pb2.SUCCEEDED
-    analysis = run_analysis_pb2_grpc.RunAnalysisServiceStub(s3.client.channel)
-
-    def plan(run):
-        request = run_analysis_pb2.RerunRunRequest(name=f"runs/{run.run_id}", from_tasks=["join"], validate_only=True)
-        return analysis.RerunRun(request)
-
-    assert {"make", "use"} <= set(plan(anew).reused)
-    assert "output data has been changed" in {task.path: task.reason for task in plan(second).anew}["make"]
-    assert "output tree has been changed" in {task.path: task.reason for task in plan(first).anew}["make"]
     url = f"{base_of(s3.service, second, by_name(second)['make'])}/artifacts/data"
     changed = requests.get(url, timeout=5)
     assert changed.status_code == 400 and "has changed" in changed.json()["message"]

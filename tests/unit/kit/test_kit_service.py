@@ -30,7 +30,8 @@ def _process(folder: Path, settings: dict[str, str] | None = None) -> ServicePro
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with _process(tmp_path_factory.mktemp("echo"), {"MAX_MESSAGE_BYTES": "100000"}) as running:
+    settings = {"MAX_MESSAGE_BYTES": "100000", "MAX_WORKRES": "7"}
+    with _process(tmp_path_factory.mktemp("echo"), settings) as running:
         yield running
 
 
@@ -292,3 +293,8 @@ def test_a_taken_port_is_said_plainly(service: ServiceProcess, tmp_path: Path) -
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="MLMESH_ECHO_MAX_WORKERS: "):
         _process(tmp_path, {"MAX_WORKERS": "many"}).start()
+
+
+def test_a_setting_that_there_is_not_is_warned_of(service: ServiceProcess) -> None:
+    words = "MLMESH_ECHO_MAX_WORKRES: there is no such setting; did you mean MLMESH_ECHO_MAX_WORKERS?"
+    assert words in service.log_path.read_text() and "MLMESH_ECHO_MAX_MESSAGE_BYTES" not in service.log_path.read_text()

@@ -72,6 +72,8 @@ def test_one_pipeline_of_a_python_file(tmp_path: Path) -> None:
     path.write_text(HEADER + ONE + TWO)
     with pytest.raises(DocumentError, match="one, other; say which with --pipeline NAME"):
         load_pipeline(str(path))
+    with pytest.raises(DocumentError, match="did you mean 'other'"):
+        load_pipeline(str(path), "others")
     loaded = load_pipeline(str(path), "first-pipeline")
     assert ir_of(loaded)["pipelineInfo"]["name"] == "first-pipeline"
     without_cache(loaded)
@@ -127,3 +129,10 @@ def test_archives_and_missing_files(tmp_path: Path) -> None:
     for name, said in [("a.zip", "unpack it"), ("a.yaml", "No such file"), ("a.py", "no such file")]:
         with pytest.raises(DocumentError, match=said):
             load_pipeline(str(tmp_path / name))
+    (tmp_path / "train.py").touch()
+    for name in ("train", "trian.py"):
+        with pytest.raises(DocumentError, match=r"did you mean .*/train.py\?"):
+            load_pipeline(str(tmp_path / name))
+    (tmp_path / "stop.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+    with pytest.raises(DocumentError, match="ended the compiler with code -2"):  # and nothing else is said
+        load_pipeline(str(tmp_path / "stop.py"))

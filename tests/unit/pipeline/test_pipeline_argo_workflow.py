@@ -283,6 +283,8 @@ def test_the_command_prints_the_workflow(tmp_path, capsys):
     assert shown["kind"] == "Workflow"
     assert shown["metadata"]["namespace"] == "mine"
     (tmp_path / "p.yaml").write_text("root: {}")
+    assert main(["compile", str(tmp_path / "none.yaml")], {}) == 1
+    assert "none.yaml: No such file" in capsys.readouterr().err
     assert main(["compile", str(tmp_path / "p.yaml")], {}) == 1
     assert "pipelineInfo.name" in capsys.readouterr().err
 

@@ -139,7 +139,10 @@ def test_depth_is_limited():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"container": {"image": "alpine", "command": ["echo", "hi"]}}, r"exec-add.*alpine.*Kubernetes"),
+        (
+            {"container": {"image": "alpine", "command": ["echo", "hi"]}},
+            r"exec-add.*alpine.*MLMESH_PIPELINE_CONTAINER_COMMANDS=echo",
+        ),
         ({"customJob": {"customJob": {}}}, "custom_job"),
     ],
 )

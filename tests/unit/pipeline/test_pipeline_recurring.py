@@ -97,6 +97,13 @@ def test_what_is_no_cron_expression_is_refused(text: str) -> None:
     assert caught.value.violations[0][0] == "here"
 
 
+def test_of_five_fields_it_is_said_which_is_the_first() -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"here: month is not understood: 'mon-fri'; of 5 fields the first is the"
+    ):
+        parse_cron("30 9 * * mon-fri", "here")
+
+
 def test_what_never_comes() -> None:
     assert parse_cron("0 0 0 30 2 *", "cron").after(NOON) is None
     assert parse_cron("0 0 0 1 1 *", "cron").after(at("9998-12-31T23:00:00Z")) == at("9999-01-01T00:00:00Z")

@@ -1,6 +1,7 @@
 """What a new run takes over from an earlier one, decided from the pipelines and the earlier tasks alone."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
 from mlmesh_pipeline.analysis.task_names import TaskPaths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.places import paths_in
+from mlmesh_pipeline.ir.places import paths_and_titles_in
 from mlmesh_pipeline.resources import Artifact, RuntimeState, Task, TaskKind, Values
 
 STATES = {"ok": RuntimeState.SUCCEEDED, "bad": RuntimeState.FAILED, "off": RuntimeState.CANCELED}
@@ -110,10 +111,10 @@ def plan(
     before = parse(pipeline())
     new = parse(after) if after is not None else before
 
-    def digest(artifact: Artifact) -> str:
-        return "" if artifact.digest in gone else artifact.digest
+    def look(artifact: Artifact) -> str:
+        return "is gone" if artifact.uri.removeprefix("file:///") in gone else ""
 
-    return plan_rerun(Pipelines(before, new), tasks or earlier(), set(named), frozenset(changed), digest)
+    return plan_rerun(Pipelines(before, new), tasks or earlier(), set(named), frozenset(changed), look)
 
 
 def reasons(found: Plan) -> dict[str, str]:
@@ -220,7 +221,7 @@ def test_changed_parameters() -> None:
 
 def test_names_of_tasks() -> None:
     document: PipelineDocument = parse(pipeline())
-    static, tasks = list(paths_in(document)), earlier(condition="skipped", condition_e="none")
+    static, tasks = dict(paths_and_titles_in(document)), earlier(condition="skipped", condition_e="none")
     assert set(static) == {"a", "loop", "loop/b", "loop/c", "condition", "condition/e", "f", "d"}
     paths = TaskPaths(tasks, static)
     for name, path in [
@@ -228,9 +229,23 @@ def test_names_of_tasks() -> None:
         ("loop[0]", "loop[0]"),
     ]:  # fmt: skip
         assert paths.find(name, "from_tasks") == path
-    for name in ("loop[7]/b", "x", "loop/", "x" * 1_000_000):
+    for name in ("loop[7]/b", "x", "loop/"):
         with pytest.raises(NotFound):
             paths.find(name, "from_tasks")
+    for name in ("repeat[1]/second", "second"):
+        shown = pipeline()
+        shown["root"]["dag"]["tasks"]["loop"] |= {"taskInfo": {"name": "repeat"}}
+        shown["components"]["loop"]["dag"]["tasks"]["c"] |= {"taskInfo": {"name": "second"}}
+        titles = {"loop": "repeat", "loop[0]": "repeat[0]", "loop[1]": "repeat[1]"}
+        named = [
+            replace(one, display_name="second" if one.name == "c" else titles.get(one.path, one.display_name))
+            for one in tasks
+        ]
+        known = dict(paths_and_titles_in(parse(shown)))
+        assert known["loop/c"] == "repeat/second"
+        assert TaskPaths(named, known).find(name, "from_tasks") == ("loop[1]/c" if "[" in name else "loop/c")
+        if "[" in name:
+            assert find_task(named, name, "task").path == "loop[1]/c"
     assert find_task(tasks, "loop[0]/b", "task").task_id == "id-loop[0]/b"
     with pytest.raises(InvalidArgument, match=r"loop\[0\]/b, loop\[1\]/b"):
         find_task(tasks, "b", "task")

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mlmesh_pipeline.analysis.differences import Difference, content_differences
-from mlmesh_pipeline.analysis.outputs import Digest, changed_outputs
+from mlmesh_pipeline.analysis.outputs import Look, changed_outputs
 from mlmesh_pipeline.engine.fingerprint import fingerprint_content
 from mlmesh_pipeline.ir.places import Place
 from mlmesh_pipeline.resources import Run, Task, TaskKind
@@ -63,13 +63,13 @@ class Explanation:
     cache_key: str = ""
 
 
-def explain(one: Execution, earlier: Sequence[Execution], digest_of: Digest) -> Explanation:
+def explain(one: Execution, earlier: Sequence[Execution], look: Look) -> Explanation:
     """Explains what became of a task's look into the cache.
 
     Args:
         one: The task; it was not answered from the cache.
         earlier: Executions that it could have had its outputs from, the likeliest first.
-        digest_of: Looks what an artifact is now.
+        look: Looks at artifacts as they are now.
     """
     if one.task.kind != TaskKind.CONTAINER:
         return Explanation(
@@ -102,17 +102,17 @@ def explain(one: Execution, earlier: Sequence[Execution], digest_of: Digest) -> 
         return Explanation(
             Verdict.CHANGED, f"it differs from the nearest earlier execution: {names}{more}", nearest, differences
         )
-    return _missed_equal(one, nearest, digest_of)
+    return _missed_equal(one, nearest, look)
 
 
-def _missed_equal(one: Execution, equal: Execution, digest_of: Digest) -> Explanation:
+def _missed_equal(one: Execution, equal: Execution, look: Look) -> Explanation:
     """Explains a miss in spite of an execution with the same fingerprint."""
     if equal.task.finished_at > one.task.started_at:
         return Explanation(Verdict.CONCURRENT, "an equal task had not ended yet when this one began", equal)
     if not equal.place.is_cached and not equal.task.cached_from:
         words = "an equal task has run, but with caching off: its outputs were not put into the cache"
         return Explanation(Verdict.NOT_STORED, words, equal)
-    changed = changed_outputs(equal.task.outputs, digest_of)
+    changed = changed_outputs(equal.task.outputs, look)
     if changed:
         words = f"an equal task has run, but its outputs are not what they were: {'; '.join(changed)}"
         return Explanation(Verdict.OUTPUTS_CHANGED, words, equal)

@@ -4,26 +4,21 @@ from collections.abc import Callable
 
 from mlmesh_pipeline.resources import Artifact, Values
 
-Digest = Callable[[Artifact], str]
-"""Gives the digest of what an artifact is now; "" where there is nothing."""
+Look = Callable[[Artifact], str]
+"""Says what has become of an artifact ("is gone"); "" if it is as it was."""
 
 
-def changed_outputs(values: Values, digest_of: Digest) -> list[str]:
+def changed_outputs(values: Values, look: Look) -> list[str]:
     """Says which artifacts are gone or have been changed since they were written.
 
     Args:
         values: Outputs of a task.
-        digest_of: Looks what is there now.
+        look: Looks at what is there now.
     """
     found = []
     for name, items in sorted(values.artifacts.items()):
         for index, artifact in enumerate(items):
-            if not artifact.digest:
-                continue
-            label = f"{name}[{index}]" if len(items) > 1 else name
-            there = digest_of(artifact)
-            if not there:
-                found.append(f"{label} is gone ({artifact.uri})")
-            elif there != artifact.digest:
-                found.append(f"{label} has been changed ({artifact.uri})")
+            if artifact.digest and (words := look(artifact)):
+                label = f"{name}[{index}]" if len(items) > 1 else name
+                found.append(f"{label} {words} ({artifact.uri})")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_pipeline.analysis.differences import same
-from mlmesh_pipeline.analysis.outputs import Digest, changed_outputs
+from mlmesh_pipeline.analysis.outputs import Look, changed_outputs
 from mlmesh_pipeline.analysis.wiring import executor_of, interface, wiring
 from mlmesh_pipeline.ir.check import upstream_of
 from mlmesh_pipeline.ir.document import PipelineDocument
@@ -54,7 +54,7 @@ def changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> f
 
 
 def plan_rerun(
-    pipelines: Pipelines, earlier: Sequence[Task], named: Set[str], changed: frozenset[str], digest_of: Digest
+    pipelines: Pipelines, earlier: Sequence[Task], named: Set[str], changed: frozenset[str], look: Look
 ) -> Plan:
     """Plans a run.
 
@@ -67,12 +67,12 @@ def plan_rerun(
         earlier: Tasks of the earlier run.
         named: Paths of the tasks that are to run anew; one without iterations is meant for all of them.
         changed: Names of the parameters that have changed.
-        digest_of: Looks what an artifact is now.
+        look: Looks at artifacts as they are now.
 
     Raises:
         FailedPrecondition: Nothing would run anew, or not all that is named.
     """
-    walk = _Walk(pipelines, earlier, named, changed, digest_of)
+    walk = _Walk(pipelines, earlier, named, changed, look)
     walk.dag(pipelines.before.spec.root, pipelines.after.spec.root, "", changed)
     plan = walk.plan
     anew = {without_indices(path) for path, _ in plan.anew}
@@ -96,12 +96,12 @@ class _Walk:
         earlier: Sequence[Task],
         named: Set[str],
         changed: frozenset[str],
-        digest_of: Digest,
+        look: Look,
     ) -> None:
         self._before, self._after = pipelines.before, pipelines.after
         self._named = named
         self._changed = changed
-        self._digest_of = digest_of
+        self._look = look
         self._earlier = {task.path: task for task in earlier}
         self._by_id = {task.task_id: task for task in earlier}
         self._iterations: dict[str, list[Task]] = {}
@@ -169,7 +169,7 @@ class _Walk:
         elif task.state != RuntimeState.SUCCEEDED and not task.cached_from:
             reason = "did not run to its end in the earlier run"
         else:
-            reason = "; ".join(f"output {words}" for words in changed_outputs(task.outputs, self._digest_of))
+            reason = "; ".join(f"output {words}" for words in changed_outputs(task.outputs, self._look))
         if reason:
             self._anew(task.path, reason)
             return True

@@ -9,13 +9,13 @@ from typing import Any
 from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_pipeline.analysis.explanation import Execution, Explanation, Verdict, explain
-from mlmesh_pipeline.analysis.outputs import Digest
+from mlmesh_pipeline.analysis.outputs import Look
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
 from mlmesh_pipeline.analysis.run_diff import RunComparison, RunRecord, compare_runs
 from mlmesh_pipeline.analysis.task_call import TaskCall, describe
 from mlmesh_pipeline.analysis.task_names import TaskPaths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
-from mlmesh_pipeline.ir.places import paths_in, place_of
+from mlmesh_pipeline.ir.places import paths_and_titles_in, place_of
 from mlmesh_pipeline.ir.runnable import has_workspace
 from mlmesh_pipeline.resources import Experiment, PipelineVersion, Run, Task
 from mlmesh_pipeline.runs import NewRun, Runs
@@ -58,17 +58,15 @@ class RunAnalysis:
     Args:
         runs, tasks, executions: The database.
         maker: Makes runs.
-        digest_of: Looks what an artifact is now.
+        look: Looks at artifacts.
     """
 
-    def __init__(
-        self, runs: RunStore, tasks: TaskStore, executions: ExecutionStore, maker: Runs, digest_of: Digest
-    ) -> None:
+    def __init__(self, runs: RunStore, tasks: TaskStore, executions: ExecutionStore, maker: Runs, look: Look) -> None:
         self._runs = runs
         self._tasks = tasks
         self._executions = executions
         self._maker = maker
-        self._digest_of = digest_of
+        self._look = look
 
     def explain(self, run: Run, name: str) -> tuple[Task, Explanation]:
         """Says why a task was answered from the cache, or why it was not.
@@ -94,7 +92,7 @@ class RunAnalysis:
             message = f"{words} task {origin[1].path!r} of run {origin[0].run_id}"
             return task, Explanation(verdict, message, self._execution(*origin, documents), cache_key=key)
         others = self._executions.earlier(run, task) if task.fingerprint else []
-        found = explain(one, [self._execution(*other, documents) for other in others], self._digest_of)
+        found = explain(one, [self._execution(*other, documents) for other in others], self._look)
         return task, replace(found, cache_key=key)
 
     def diff(self, before: Run, after: Run) -> RunComparison:
@@ -133,10 +131,10 @@ class RunAnalysis:
                 "its tasks share a workspace, and what earlier tasks have put there is not kept; run it whole"
             )
         earlier = self._tasks.of_run(run.run_id)
-        paths = TaskPaths(earlier, list(paths_in(after)))
+        paths = TaskPaths(earlier, dict(paths_and_titles_in(after)))
         named = {paths.find(name, f"from_tasks[{at}]") for at, name in enumerate(asked.from_tasks)}
         changed = changed_parameters(run.parameters, parameters)
-        plan = plan_rerun(Pipelines(before, after), earlier, named, changed, self._digest_of)
+        plan = plan_rerun(Pipelines(before, after), earlier, named, changed, self._look)
         run_id = str(uuid.uuid4())
         plan.tasks = [replace(task, run_id=run_id) for task in plan.tasks]
         new = NewRun(

@@ -1,7 +1,7 @@
 """How people name a task of a run: by path, by the end of its path, by display name, by id."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mlmesh_kit.errors import InvalidArgument, NotFound
 
@@ -13,11 +13,27 @@ _LONGEST = 300
 _MOST_COMPARED = 1000
 
 
+def titles_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """Gives the path of each task, by id, made of the names that are shown.
+
+    Args:
+        tasks: Of a run, parents before children.
+    """
+    found: dict[str, str] = {}
+    for task in tasks:
+        above = found.get(task.parent_id, "")
+        if task.path.endswith("]"):  # an iteration stands for the loop that it is in
+            found[task.task_id] = above + task.path[task.path.rindex("[") :]
+        else:
+            found[task.task_id] = f"{above}/{task.display_name}" if above else task.display_name
+    return found
+
+
 def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
     """Finds the task that a name is meant for.
 
     Args:
-        tasks: Of the run.
+        tasks: Of the run, parents before children.
         name: As the user gave it.
         field: Of the request.
 
@@ -27,10 +43,15 @@ def find_task(tasks: Sequence[Task], name: str, field: str) -> Task:
     """
     if not name:
         raise InvalidArgument("is required: the path, display name or id of a task", field=field)
+    titles = titles_of(tasks)
     for exact in ({task.task_id: task for task in tasks}, {task.path: task for task in tasks}):
         if name in exact:
             return exact[name]
-    found = [task for task in tasks if task.display_name == name or task.path.endswith(f"/{name}")]
+    found = [task for task in tasks if titles[task.task_id] == name] or [
+        task
+        for task in tasks
+        if task.display_name == name or task.path.endswith(f"/{name}") or titles[task.task_id].endswith(f"/{name}")
+    ]
     if not found:
         raise NotFound(message=f"the run has no task {_short(name)}{_there_are(name, [task.path for task in tasks])}")
     if len(found) > 1:
@@ -43,23 +64,24 @@ class TaskPaths:
     """The paths of a pipeline's tasks, to be found by what users call them.
 
     Args:
-        tasks: Of the earlier run.
-        static: Paths that the pipeline has, without iterations.
+        tasks: Of the earlier run, parents before children.
+        static: Paths that the pipeline has, without iterations, and each of them made of the names that are shown.
     """
 
-    def __init__(self, tasks: Sequence[Task], static: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[Task], static: Mapping[str, str]) -> None:
+        titles = titles_of(tasks)
+        there = [task for task in tasks if without_indices(task.path) in static]
         self._static = static
-        self._ids = {task.task_id: task.path for task in tasks}
-        known = set(static)
-        self._known = known | {task.path for task in tasks if without_indices(task.path) in known}
-        self._by_name: dict[str, set[str]] = {}
-        for path in self._known:
-            parts = path.split("/")
+        self._ids = {task.task_id: task.path for task in there}
+        self._known = {*static, *self._ids.values()}
+        self._whole: dict[str, set[str]] = {}
+        self._ends: dict[str, set[str]] = {}
+        aliases = [(path, path) for path in self._known] + [(title, path) for path, title in static.items()]
+        for alias, path in aliases + [(titles[task.task_id], task.path) for task in there]:
+            self._whole.setdefault(alias, set()).add(path)
+            parts = alias.split("/")
             for start in range(1, len(parts)):
-                self._by_name.setdefault("/".join(parts[start:]), set()).add(path)
-        for task in tasks:
-            if task.path in self._known:
-                self._by_name.setdefault(task.display_name, set()).add(task.path)
+                self._ends.setdefault("/".join(parts[start:]), set()).add(path)
 
     def find(self, name: str, field: str) -> str:
         """Finds the path that a name is meant for; without iterations it is meant for all of them.
@@ -77,7 +99,7 @@ class TaskPaths:
         path = self._ids.get(name, name)
         if path in self._known:
             return path
-        found = self._by_name.get(name, set())
+        found = self._whole.get(name) or self._ends.get(name)
         if not found:
             raise NotFound(message=f"the pipeline has no task {_short(name)}{_there_are(name, self._static)}")
         places = {without_indices(one) for one in found}

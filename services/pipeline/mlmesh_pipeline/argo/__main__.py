@@ -42,9 +42,9 @@ def main(argv: list[str], environment: dict[str, str]) -> int:
     commands.add_parser("fetch", help="get a task's inputs")
     commands.add_parser("store", help="put away a task's outputs")
     show = commands.add_parser("compile", help="print the Workflow of a pipeline, as YAML")
-    show.add_argument("file", type=Path)
-    show.add_argument("--namespace", default="default")
-    show.add_argument("--artifact-root", default="s3://mlmesh")
+    show.add_argument("file", type=Path, help="a compiled pipeline (YAML)")
+    show.add_argument("--namespace", default="default", help="of the Workflow (default)")
+    show.add_argument("--artifact-root", default="s3://mlmesh", help="where artifacts and state go (s3://mlmesh)")
     given = parser.parse_args(argv)
     if given.command == "compile":
         return _compile(given.file, given.namespace, given.artifact_root.rstrip("/"))
@@ -80,14 +80,26 @@ def _compile(path: Path, namespace: str, root: str) -> int:
         document = parse(join_documents(list(yaml.safe_load_all(path.read_text()))))
         check(document)
         check_compilable(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ServiceError) as error:
+    except OSError as error:
+        print(f"cannot read {path}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        hint = "; compile it first: kfp dsl compile --py FILE.py --output FILE.yaml" if path.suffix == ".py" else ""
+        print(f"{path} is not YAML: {error}{hint}", file=sys.stderr)  # noqa: T201
+        return 1
+    except ServiceError as error:
         print(f"{path}: {error}", file=sys.stderr)  # noqa: T201
         return 1
     run = Run(_NOBODY, namespace, "", document.name, document.name, "", {}, created_at=now())
     options = Options(artifact_root=root, state_root=f"{root}/mlmesh-state")
     workflow = compile_workflow(document, run, 1, options)
     # Through JSON: what several templates share is written out in each.
-    yaml.safe_dump(json.loads(json.dumps(workflow)), sys.stdout, sort_keys=False)
+    text = yaml.safe_dump(json.loads(json.dumps(workflow)), sort_keys=False)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

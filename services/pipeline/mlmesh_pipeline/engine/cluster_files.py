@@ -38,7 +38,7 @@ def variables(
         if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name):
             raise NotThere(f"{name!r} is no name of a {source.kind}")
         if not source.optional or (name and (root / _FOLDERS[source.kind] / namespace / name).exists()):
-            raise NotThere(f"the {source.kind} {name!r} as a volume needs the Kubernetes backend")
+            raise NotThere(f"the {source.kind} {name!r} as a volume needs the backend argo")
     for source in sources(config):
         name = source.name or value_of(source)
         if name is None and source.optional:

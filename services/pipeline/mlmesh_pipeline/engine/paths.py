@@ -1,5 +1,6 @@
 """Where the files of runs are."""
 
+import hashlib
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -9,6 +10,7 @@ from mlmesh_kit.files import remove_tree
 from mlmesh_pipeline.resources import Run, Task
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_ITERATION = re.compile(r"\[(\d+)\]$")
 _FILE = "file://"
 
 
@@ -40,6 +42,15 @@ def safe(name: str) -> str:
     return _UNSAFE.sub("-", name).strip(".-") or "x"
 
 
+def distinct(name: str) -> str:
+    """Makes a name that is one part of a path, and another one for each name: `for-loop-1[3]` is `for-loop-1~3`."""
+    base, number = _ITERATION.sub("", name), _ITERATION.search(name)
+    made = safe(base)
+    if made != base:
+        made += f"-{hashlib.sha256(base.encode()).hexdigest()[:8]}"
+    return f"{made}~{number[1]}" if number else made
+
+
 class RunPaths:
     """The folders of one run.
 
@@ -52,7 +63,7 @@ class RunPaths:
     def __init__(self, work_root: Path, artifact_root: str, run: Run) -> None:
         self._work = work_root / run.run_id
         root = run.pipeline_root or artifact_root
-        self.root_uri = f"{root}/{safe(run.namespace)}/{safe(run.pipeline_name)}/{run.run_id}"
+        self.root_uri = f"{root}/{distinct(run.namespace)}/{distinct(run.pipeline_name)}/{run.run_id}"
 
     @property
     def workspace(self) -> Path:
@@ -61,7 +72,7 @@ class RunPaths:
 
     def outputs(self, task: Task) -> str:
         """URI of a task's outputs."""
-        return f"{self.root_uri}/{'/'.join(safe(part) for part in task.path.split('/'))}"
+        return f"{self.root_uri}/{'/'.join(distinct(part) for part in task.path.split('/'))}"
 
     def attempt(self, task_id: str, number: int) -> Path:
         """Scratch folder of an attempt."""

@@ -27,7 +27,7 @@ from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.input_cache import InputCache
 from mlmesh_pipeline.engine.input_fetcher import InputFetcher
 from mlmesh_pipeline.engine.output_sender import OutputSender
-from mlmesh_pipeline.engine.paths import file_path, file_uri, safe
+from mlmesh_pipeline.engine.paths import distinct, file_path, file_uri, safe
 from mlmesh_pipeline.engine.remote import Unusable
 from mlmesh_pipeline.engine.transfers import StoreAway, Transfers, together
 from mlmesh_pipeline.engine.trees import BadTree
@@ -115,7 +115,7 @@ class Staging:
         }
         if wanted:
             places = {
-                at: attempt.scratch / "inputs" / safe(at[0]) / str(at[1]) / _basename(item.uri)
+                at: attempt.scratch / "inputs" / distinct(at[0]) / str(at[1]) / _basename(item.uri)
                 for at, item in wanted.items()
             }
             await together(self._input(item, places[at], told, at[0]) for at, item in wanted.items())

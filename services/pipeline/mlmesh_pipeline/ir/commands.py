@@ -56,11 +56,11 @@ class AllowedCommands:
             return ""
         if "*" not in self.names and program not in self.names:
             return (
-                "container components run here as processes only if the setting CONTAINER_COMMANDS names their "
-                f"program ({program!r}); containers need the Kubernetes backend"
+                "container components run here as processes, without their image, only if the service is told their "
+                f"program: MLMESH_PIPELINE_CONTAINER_COMMANDS={program}; their image needs the backend argo"
             )
         if program not in {"python", "python3"} and shutil.which(program, path=self.search_path) is None:
-            return f"there is no program {program!r} on this machine; the container needs the Kubernetes backend"
+            return f"there is no program {program!r} on this machine; its image needs the backend argo"
         return ""
 
 

@@ -72,12 +72,18 @@ def container_of(document: PipelineDocument, component: Any) -> Any:
 
 def paths_in(document: PipelineDocument) -> Iterator[str]:
     """Gives the paths of all tasks of a pipeline, without iterations; those of a DAG after it."""
+    return (path for path, _ in paths_and_titles_in(document))
 
-    def walk(component: Any, prefix: str) -> Iterator[str]:
+
+def paths_and_titles_in(document: PipelineDocument) -> Iterator[tuple[str, str]]:
+    """Gives each path as `paths_in`, and the same made of the names that are shown."""
+
+    def walk(component: Any, prefix: str, shown: str) -> Iterator[tuple[str, str]]:
         if component.WhichOneof("implementation") != "dag":
             return
         for name, task in component.dag.tasks.items():
-            yield prefix + name
-            yield from walk(document.component(task.component_ref.name), f"{prefix}{name}/")
+            title = task.task_info.name or name
+            yield prefix + name, shown + title
+            yield from walk(document.component(task.component_ref.name), f"{prefix}{name}/", f"{shown}{title}/")
 
-    return walk(document.spec.root, "")
+    return walk(document.spec.root, "", "")

@@ -124,7 +124,7 @@ def _check_executor(document: PipelineDocument, component: Any, allowed: Allowed
     for key in config:
         optional = key in _VOLUMES and all(source.optional for source in volumes(config))
         if key not in _KNOWN_PLATFORM and not optional:
-            raise FailedPrecondition(f"{where}.{key} needs Kubernetes; it is not served here yet")
+            raise FailedPrecondition(f"{where}.{key} needs Kubernetes: the backend argo")
     if problem := unsupported(config):
         raise FailedPrecondition(f"{where}: {problem}")
     for field, problem in faults(config):
@@ -136,7 +136,7 @@ def _check_container(component: Any, container: Any, path: str, allowed: Allowed
     if isinstance(code, CommandLine):
         where = f"{path}.container (image {container.image!r})"
         if list(container.command[1:]) == _EXECUTOR_OF_IMAGE and "--component_module_path" not in container.args:
-            raise FailedPrecondition(f"{where}: its code is in the image; it needs the Kubernetes backend")
+            raise FailedPrecondition(f"{where}: its code is in the image; it needs the backend argo")
         if not container.command:
             raise FailedPrecondition(f"{where}: it has no command, so that of the image is meant; it needs Kubernetes")
         try:

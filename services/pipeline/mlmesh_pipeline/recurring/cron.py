@@ -178,9 +178,14 @@ def parse_cron(text: str, field: str, zone: str = "UTC") -> CronExpression:
     if len(words) != 6:
         message = f"must have 6 fields, seconds first ('0 30 9 * * mon-fri' is half past nine), not {len(words)}"
         raise InvalidArgument(message, field=field)
-    seconds, minutes, hours, days, months, weekdays = (
-        _values(word, kind, field) for word, kind in zip(words, _FIELDS, strict=True)
-    )
+    try:
+        read = [_values(word, kind, field) for word, kind in zip(words, _FIELDS, strict=True)]
+    except InvalidArgument as error:
+        if len(words) == len(rest.split()):
+            raise
+        message = "; of 5 fields the first is the seconds, as of 6 ('0 30 9 * * mon-fri' is half past nine)"
+        raise InvalidArgument(error.message.removeprefix(f"{field}: ") + message, field=field) from error
+    seconds, minutes, hours, days, months, weekdays = read
     any_day = any(part[:1] in {"*", "?"} for word in (words[3], words[5]) for part in word.split(","))
     return CronExpression(seconds, minutes, hours, days, months, weekdays, any_day=any_day, zone=clock)
 

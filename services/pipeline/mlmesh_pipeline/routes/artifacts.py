@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import os
 from collections.abc import Sequence
 
 from mlmesh_kit.access import IN_DOMAIN, Access
@@ -12,10 +13,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mlmesh_pipeline.access import require_visible
-from mlmesh_pipeline.artifacts import ArtifactReader
+from mlmesh_pipeline.artifacts import ArtifactReader, Content
 from mlmesh_pipeline.resources import Artifact
 from mlmesh_pipeline.routes.numbers import number_of
-from mlmesh_pipeline.routes.ranges import Reads, respond
+from mlmesh_pipeline.routes.ranges import Reads, is_known, respond
 from mlmesh_pipeline.store import RunStore, TaskStore
 
 _READS_AT_A_TIME = 16
@@ -59,7 +60,7 @@ class ArtifactRoutes:
             return await self._link(artifact, member)
         content = await self._reads.run(lambda: self._reader.content(artifact, member))
         if content.path is not None:
-            return FileResponse(content.path, media_type="application/octet-stream", filename=content.filename)
+            return await _file(request, content)
         return await respond(request, content, self._reads)
 
     async def _link(self, artifact: Artifact, member: str) -> Response:
@@ -78,6 +79,23 @@ class ArtifactRoutes:
         name = request.path_params["name"]
         items = task.outputs.artifacts.get(name, [])
         index = number_of(request, "index") or 0
+        if not items:
+            there = ", ".join(sorted(task.outputs.artifacts)) or "none"
+            raise NotFound("artifact", name, message=f"artifact {name!r} not found; the task has: {there}")
         if index >= len(items):
-            raise NotFound("artifact", name)
+            raise NotFound(
+                "artifact", name, message=f"artifact {name!r} not found at index {index}; it has {len(items)}"
+            )
         return items[index]
+
+
+async def _file(request: Request, content: Content) -> Response:
+    """Gives a file of this machine, or 304 to a client that has it."""
+    assert content.path is not None
+    info = await asyncio.to_thread(os.stat, content.path)
+    found = FileResponse(
+        content.path, media_type="application/octet-stream", filename=content.filename, stat_result=info
+    )
+    if is_known(request, found.headers["etag"]):
+        return Response(status_code=304, headers={"etag": found.headers["etag"]})
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlmesh_kit.access import IN_DOMAIN, Access
-from mlmesh_kit.errors import NotFound
+from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.http import route
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -20,6 +20,7 @@ from mlmesh_pipeline.store import RunStore, TaskStore
 
 _CHUNK = 64 << 10
 _FOLLOW_SECONDS = 0.2
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no"})
 
 
 class Logs(Protocol):
@@ -59,7 +60,9 @@ class FileRoutes:
         attempts = [
             one for one in await asyncio.to_thread(self._tasks.attempts_of, task.run_id) if one.task_id == task.task_id
         ]
-        follow = request.query_params.get("follow", "").lower() in {"1", "true", "yes"}
+        if (asked_to_follow := request.query_params.get("follow", "false").lower()) not in _YES | _NO:
+            raise InvalidArgument("must be true or false", field="follow")
+        follow = asked_to_follow in _YES
         asked = number_of(request, "attempt")
         number = asked if asked is not None else attempts[-1].number if attempts else 0
         if asked is not None and number not in {attempt.number for attempt in attempts}:

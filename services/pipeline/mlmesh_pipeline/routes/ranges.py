@@ -71,6 +71,11 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return start, end - start
 
 
+def is_known(request: Request, tag: str) -> bool:
+    """Tells whether the client has what a tag is of (If-None-Match)."""
+    return tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+
+
 async def respond(request: Request, content: Content, reads: Reads) -> Response:
     """Answers a GET or HEAD with the bytes of a content, streamed.
 
@@ -85,7 +90,7 @@ async def respond(request: Request, content: Content, reads: Reads) -> Response:
         "etag": tag,
         "content-disposition": f"attachment; filename*=utf-8''{quote(content.filename)}",
     }
-    if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
+    if is_known(request, tag):
         return Response(status_code=304, headers={"etag": tag})
     asked = request.headers.get("range", "")
     if request.headers.get("if-range", tag) != tag:
