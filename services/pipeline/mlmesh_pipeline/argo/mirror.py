@@ -13,6 +13,7 @@ from mlmesh_pipeline.argo.nodes import Node, Nodes
 from mlmesh_pipeline.argo.outcomes import NO_WORD
 from mlmesh_pipeline.argo.state import Record, RunState
 from mlmesh_pipeline.argo.tree import Place, Tree
+from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
 from mlmesh_pipeline.engine.inputs import NOT_RUN, Outcome
 from mlmesh_pipeline.engine.steps import blocked_words, outcome_of_dag, outcome_of_loop, with_item
 from mlmesh_pipeline.ir.check import upstream_of
@@ -164,9 +165,9 @@ class Mirror:
                 task = replace(task, inputs=begun[0], fingerprint=begun[1])
             started = task.started_at or (driver.started_at if driver is not None else 0) or now()
             task = replace(task, started_at=started)
-            if record is not None:
+            if record is not None and not self._has_pod(place, record, driver):
                 return await self._ended(task, record)
-            if begun is None:
+            if record is None and begun is None:
                 return await self._lost(task, driver)
             task = await self._save(replace(task, state=RuntimeState.RUNNING))
         if place.is_loop:
@@ -174,6 +175,15 @@ class Mirror:
         if place.is_dag:
             return await self._nested(place, task)
         return await self._container(place, task)
+
+    def _has_pod(self, place: Place, record: Record, driver: Node | None) -> bool:
+        """Tells whether a pod wrote how a task ended. Its node may come later than what it wrote: it is waited for."""
+        if place.is_loop or place.is_dag or driver is None or not driver.succeeded:
+            return False
+        executor = self._tree.document.executor(place.component.executor_label)
+        if executor.WhichOneof("spec") != "container" or executor.container.image in CLAIM_IMAGES:
+            return False
+        return record.state in {RuntimeState.SUCCEEDED, RuntimeState.FAILED}
 
     async def _nested(self, place: Place, task: Task) -> Outcome | None:
         outcome = await self._dag(place.component, place.path, task.task_id)
