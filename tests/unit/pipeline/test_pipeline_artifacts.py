@@ -432,6 +432,25 @@ def test_a_record_that_lies_fills_no_disk(tmp_path: Path, size: int, words: str)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+def test_folders_that_are_too_deep_are_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, _ = fetcher(tmp_path)
+    (tmp_path / "data").mkdir()
+    names = ["/".join(["d"] * depth) + "/x" for depth in (800, 1500)]
+    record = trees.dump_record(Tree(tuple(Member(name, 1, "", "") for name in names)))
+    (tmp_path / "data.mlmesh-tree.json").write_bytes(record)
+    with pytest.raises(BadTree, match="more than 200 deep"):
+        asyncio.run(inputs.fetch(artifact(tmp_path / "data", digest=""), tmp_path / "target", print))
+    left = tmp_path / "cache" / "key.0.part"  # of a service that knew no limit
+    left.mkdir(parents=True)
+    monkeypatch.chdir(left)
+    for _ in range(4):
+        Path(*["d"] * 400).mkdir(parents=True)
+        os.chdir(Path(*["d"] * 400))
+    monkeypatch.undo()
+    InputCache(tmp_path / "cache", 0, 0).clean()
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_who_gives_up_does_not_take_it_from_the_others(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"x")
     inputs, store = fetcher(tmp_path)

@@ -2,9 +2,10 @@
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
+
+from mlmesh_kit.files import remove_tree
 
 from mlmesh_pipeline.argo.artifacts import clear_place, fetch_artifact, make_open, send_artifact
 from mlmesh_pipeline.argo.names import task_id_of
@@ -57,7 +58,7 @@ class TaskExecutor:
         """
         self._state.forget(self._path)  # what an attempt before this one has written
         folder = task_folder(self._options, self._task_id)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         make_open(folder / "parameters")
         for items in self._inputs.artifacts.values():
             for artifact in items:
@@ -99,7 +100,7 @@ class TaskExecutor:
         if self._place.spec.caching_options.enable_cache:
             self._state.remember(self._fingerprint, self._task_id, values)
         self._state.end(self._path, Record(RuntimeState.SUCCEEDED, values, None, self._fingerprint))
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         return ""
 
     def _failed(self, why: str) -> str:
@@ -128,7 +129,7 @@ class TaskExecutor:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)
 

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
+from mlmesh_kit.files import remove_tree
+
 logger = logging.getLogger(__name__)
 
 _CONTENT, _ABOUT, _LOCK, _PART = "content", "about.json", ".lock", ".part"
@@ -74,10 +76,10 @@ class InputCache:
             try:
                 yield scratch / _CONTENT
                 (scratch / _ABOUT).write_text(json.dumps(_protected(scratch / _CONTENT)))
-                shutil.rmtree(entry, ignore_errors=True)
+                remove_tree(entry)
                 os.replace(scratch, entry)
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                remove_tree(scratch)
 
     def clean(self, keep: Collection[str] = ()) -> None:
         """Removes what is too old or too much, and what was being made by a service that died; `keep` stays."""
@@ -90,7 +92,7 @@ class InputCache:
                 if path.suffix == _PART:
                     with self._lock(key, fcntl.LOCK_EX) as held:
                         if held:
-                            shutil.rmtree(path, ignore_errors=True)
+                            remove_tree(path)
                 elif path.is_dir():
                     used, size = path.stat().st_mtime, _size(path)
                     entries.append((used, size, key))
@@ -104,7 +106,7 @@ class InputCache:
     def _remove(self, key: str) -> bool:
         with self._lock(key, fcntl.LOCK_EX) as held:
             if held:
-                shutil.rmtree(self._root / key, ignore_errors=True)
+                remove_tree(self._root / key)
             return held
 
     def _remove_locks(self) -> None:

@@ -309,6 +309,8 @@ def _problems(what: str) -> Iterator[None]:
         raise NotStaged(f"{what}: there is nothing ({error.message})") from error
     except ServiceError as error:
         raise NotStaged(f"{what}: {error.message}") from error
+    except RecursionError as error:
+        raise NotStaged(f"{what}: its folders are too deep") from error
     except (BadTree, Unusable, NotStaged) as error:
         raise NotStaged(f"{what}: {error}") from error
     except OSError as error:

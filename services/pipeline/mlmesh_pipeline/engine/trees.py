@@ -12,6 +12,8 @@ from typing import Any
 
 MAX_FILES = 100_000
 MAX_RECORD_BYTES = 64 << 20
+MAX_DEPTH = 200
+"""Folders in each other: what walks through them may recurse."""
 _SUFFIX = ".mlmesh-tree.json"
 
 
@@ -126,6 +128,8 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not is_inside(name):
             raise BadTree(f"{name[:200]!r} is no name of a file in a folder")
+        if name.count("/") > MAX_DEPTH:
+            raise BadTree(f"the folder has folders more than {MAX_DEPTH} deep")
     # What is in a folder follows it at once when "/" comes before all other characters.
     ordered = sorted(name.replace("/", "\0") for name in names)
     for name, follower in pairwise(ordered):
