@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, executor_input, read_output
+from mlmesh_pipeline.engine.worker import last_exception
 from mlmesh_pipeline.ir.document import parse
 from mlmesh_pipeline.resources import Values
 
@@ -58,3 +59,16 @@ def test_metadata_that_nothing_can_hold(tmp_path: Path) -> None:
 def test_values_of_all_kinds(tmp_path: Path) -> None:
     values = {"number": 2**80, "text": "a\0é", "items": [1.5, None, {"a": [True]}], "about": {"é": {}}}
     assert outputs_of(tmp_path, json.dumps({"parameterValues": values})).parameters == values
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["x", "ValueError: no", "bye"], "ValueError: no"),
+        (["a.b.MyException"], "a.b.MyException"),
+        (["Error: of a program", "  ValueError: x", "an Error: x"], ""),
+        (["Error" * 100_000 + "!"], ""),
+    ],
+)
+def test_the_exception_that_a_log_ends_with(lines: list[str], found: str) -> None:
+    assert last_exception(lines) == found

@@ -221,6 +221,7 @@ def test_placeholders() -> None:
     }
     for left in ("[[Other]]", "[[Index.x]]", "[[ ]]", "[[]]", "[Index]", "[[Index]", ""):
         assert fill(left, firing) == left
+    assert fill("[[Index]]" + "[[" * 200_000 + "\n[[Index]]", firing).endswith("[[\n" + fill("[[Index]]", firing))
 
 
 @pytest.mark.parametrize(

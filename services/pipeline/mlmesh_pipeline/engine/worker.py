@@ -28,7 +28,8 @@ from mlmesh_pipeline.ir.lightweight import LightweightComponent
 from mlmesh_pipeline.resources import Values
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
-_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Iteration)[\w.]*(?::.*)?)$")
+_EXCEPTION = re.compile(r"^[A-Za-z_]([\w.]*)(:.*)?$")
+_EXCEPTIONS = ("Error", "Exception", "Exit", "Interrupt", "Warning", "Iteration")
 _TAIL_BYTES = 16 << 10
 
 
@@ -278,4 +279,8 @@ def _why(status: ExitStatus, log_path: Path) -> str:
 
 def last_exception(lines: list[str]) -> str:
     """Gives the exception that a log ends with; nothing if it does not."""
-    return next((match[1] for line in reversed(lines) if (match := _EXCEPTION.match(line))), "")[:1000]
+    for line in reversed(lines):
+        match = _EXCEPTION.match(line)
+        if match and any(word in match[1] for word in _EXCEPTIONS):
+            return line[:1000]
+    return ""

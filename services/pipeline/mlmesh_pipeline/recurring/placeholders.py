@@ -33,12 +33,17 @@ class Firing:
 def fill(value: Any, firing: Firing) -> Any:
     """Replaces placeholders in text, also within lists and structs (not in the names of fields)."""
     if isinstance(value, str):
-        return _PLACEHOLDER.sub(lambda found: _text(found, firing), value)
+        return "\n".join(_line(line, firing) for line in value.split("\n"))
     if isinstance(value, list):
         return [fill(item, firing) for item in value]
     if isinstance(value, dict):
         return {name: fill(item, firing) for name, item in value.items()}
     return value
+
+
+def _line(line: str, firing: Firing) -> str:
+    end = line.rfind("]]") + 2 if "]]" in line else 0  # behind it each "[[" would be looked after to the line's end
+    return _PLACEHOLDER.sub(lambda found: _text(found, firing), line[:end]) + line[end:]
 
 
 def _text(found: re.Match[str], firing: Firing) -> str:
