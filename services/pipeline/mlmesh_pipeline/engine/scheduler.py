@@ -175,11 +175,12 @@ class Scheduler:
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 4)
             keys = [_PREFIX + run_id for run_id in self._drivers]
+            asked = self._loop.time()  # the leases may begin anew at once, and the answer come late
             try:
                 held = await self._loop.run_in_executor(
                     database, self._leases.renew, keys, self._owner, self._settings.lease_seconds
                 )
-                renewed = self._loop.time()
+                renewed = asked
             except Exception:
                 logger.exception("leases could not be renewed")
                 if self._loop.time() - renewed < self._settings.lease_seconds:
