@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from mlmesh_kit.files import remove_tree
 from mlmesh_kit.objectstore import FileStore, Seen
 from mlmesh_pipeline.artifact_stores import ArtifactStores
 from mlmesh_pipeline.artifacts import ArtifactReader
@@ -447,8 +448,11 @@ def test_folders_that_are_too_deep_are_refused_and_removed(tmp_path: Path, monke
         Path(*["d"] * 400).mkdir(parents=True)
         os.chdir(Path(*["d"] * 400))
     monkeypatch.undo()
-    InputCache(tmp_path / "cache", 0, 0).clean()
-    assert not list((tmp_path / "cache").iterdir())
+    try:
+        InputCache(tmp_path / "cache", 0, 0).clean()
+        assert not list((tmp_path / "cache").iterdir())
+    finally:
+        remove_tree(left)  # which pytest cannot
 
 
 def test_who_gives_up_does_not_take_it_from_the_others(tmp_path: Path) -> None:
