@@ -15,6 +15,7 @@ from mlmesh_pipeline.argo.state import Record, RunState
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
 from mlmesh_pipeline.engine.inputs import NOT_RUN, Outcome
+from mlmesh_pipeline.engine.records import outcome_of
 from mlmesh_pipeline.engine.steps import blocked_words, outcome_of_dag, outcome_of_loop, with_item
 from mlmesh_pipeline.ir.check import upstream_of
 from mlmesh_pipeline.ir.proto import TriggerStrategy
@@ -140,7 +141,7 @@ class Mirror:
     async def _task(self, place: Place, outcomes: Mapping[str, Outcome]) -> Outcome | None:
         task = self._known[place.path]
         if task.state.is_final:
-            return _outcome_of(task)
+            return outcome_of(task)
         upstream = {name: outcomes[name] for name in upstream_of(place.spec) if name in outcomes}
         if len(upstream) < len(upstream_of(place.spec)):
             return None
@@ -208,7 +209,7 @@ class Mirror:
     async def _iteration(self, place: Place, inputs: Values) -> Outcome | None:
         task = self._known[place.path]
         if task.state.is_final:
-            return _outcome_of(task)
+            return outcome_of(task)
         if not place.is_dag:
             return await self._driven(place, task)
         if task.state == RuntimeState.PENDING:
@@ -335,8 +336,3 @@ class Mirror:
 
 def _canceled_among(outcomes: Iterable[Outcome]) -> Outcome | None:
     return next((outcome for outcome in outcomes if outcome.state == RuntimeState.CANCELED), None)
-
-
-def _outcome_of(task: Task) -> Outcome:
-    has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
-    return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from mlmesh_pipeline.engine.steps import (
     blocked_words,
     condition_holds,
     context_of,
+    imported,
     importer_metadata,
     importer_uri,
     loop_items,
@@ -190,22 +190,14 @@ class TaskDriver:
                 etag = name_of(self._state.store, uri) if is_remote(uri) else ""
             except ServiceError as error:
                 return self._fail(place.path, Problem(_NOT_READY, f"{uri}: {error.message}"))
-        context = self._context(place)
-        name, spec = next(iter(place.component.output_definitions.artifacts.items()))
-        artifact = Artifact(
-            artifact_id=str(uuid.uuid4()),
-            name=name,
-            kind=importer.type_schema.schema_title or spec.artifact_type.schema_title or "system.Artifact",
-            version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
-            uri=uri,
-            metadata=importer_metadata(importer, inputs, context),
-            digest=digest_of(uri) if self._is_ours(uri) else "",
-            etag=etag,
-        )
+        metadata = importer_metadata(importer, inputs, self._context(place))
+        digest = digest_of(uri) if self._is_ours(uri) else ""
+        outputs = imported(importer, place.component, uri, metadata, digest, etag)
         if importer.download_to_workspace:
-            artifact = self._downloaded(artifact)
+            kept = {name: [self._downloaded(item) for item in items] for name, items in outputs.artifacts.items()}
+            outputs = Values({}, kept)
         self._state.begin(place.path, inputs)
-        self._end(place.path, RuntimeState.SUCCEEDED, Values({}, {name: [artifact]}))
+        self._end(place.path, RuntimeState.SUCCEEDED, outputs)
         return Decision()
 
     def _is_ours(self, uri: str) -> bool:

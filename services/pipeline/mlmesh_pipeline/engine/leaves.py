@@ -17,14 +17,14 @@ from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import NoValue, Outcome, problem_of_input
 from mlmesh_pipeline.engine.paths import file_path, uri_of
 from mlmesh_pipeline.engine.records import Blocking, Records
-from mlmesh_pipeline.engine.steps import importer_metadata, importer_uri, text_of
+from mlmesh_pipeline.engine.steps import imported, importer_metadata, importer_uri, text_of
 from mlmesh_pipeline.engine.surroundings import Surroundings
 from mlmesh_pipeline.engine.worker import Interrupted, TaskFailed, Work, Worker
 from mlmesh_pipeline.ir.cluster_names import Source
 from mlmesh_pipeline.ir.container_resources import BadResources, resources_of
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, resolve
 from mlmesh_pipeline.ir.runnable import code_of
-from mlmesh_pipeline.resources import Artifact, Attempt, AttemptState, Problem, RuntimeState, Task, Values, now
+from mlmesh_pipeline.resources import Attempt, AttemptState, Problem, RuntimeState, Task, Values, now
 from mlmesh_pipeline.store import CacheStore, TaskStore
 from mlmesh_pipeline.store.fence import Fence, LostLease
 
@@ -111,19 +111,9 @@ class Leaves:
             metadata = importer_metadata(importer, inputs, context)
         except NoValue as error:
             return await self._records.fail(task, problem_of_input(error))
-        name, spec = next(iter(component.output_definitions.artifacts.items()))
         digest, etag = await self._worker.staging.identify(uri)
-        artifact = Artifact(
-            artifact_id=str(uuid.uuid4()),
-            name=name,
-            kind=importer.type_schema.schema_title or spec.artifact_type.schema_title or "system.Artifact",
-            version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
-            uri=uri,
-            metadata=metadata,
-            digest=digest,
-            etag=etag,
-        )
-        return await self._records.finish(task, Outcome(RuntimeState.SUCCEEDED, Values({}, {name: [artifact]})))
+        outputs = imported(importer, component, uri, metadata, digest, etag)
+        return await self._records.finish(task, Outcome(RuntimeState.SUCCEEDED, outputs))
 
     async def container(self, task: Task, spec: Any, component: Any, container: Any, inputs: Values) -> Outcome:
         """Does a container: takes its outputs from the cache, or runs it until it succeeds or may not run again.

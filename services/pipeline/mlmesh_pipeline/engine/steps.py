@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -123,6 +124,30 @@ def importer_metadata(importer: Any, inputs: Values, context: Mapping[str, str])
     except UnknownPlaceholder as error:
         raise NoValue(f"metadata: {error}") from error
     return found
+
+
+def imported(importer: Any, component: Any, uri: str, metadata: dict[str, Any], digest: str, etag: str) -> Values:
+    """Gives the outputs of an importer: one artifact.
+
+    Args:
+        importer: ImporterSpec.
+        component: Its ComponentSpec.
+        uri: What it imports.
+        metadata: See `importer_metadata`.
+        digest, etag: Of what is there; empty where they are not known.
+    """
+    name, spec = next(iter(component.output_definitions.artifacts.items()))
+    artifact = Artifact(
+        artifact_id=str(uuid.uuid4()),
+        name=name,
+        kind=importer.type_schema.schema_title or spec.artifact_type.schema_title or "system.Artifact",
+        version=importer.type_schema.schema_version or spec.artifact_type.schema_version or "0.0.1",
+        uri=uri,
+        metadata=metadata,
+        digest=digest,
+        etag=etag,
+    )
+    return Values({}, {name: [artifact]})
 
 
 def with_task_inputs(given: dict[str, Any], inputs: Values) -> dict[str, Any]:
