@@ -4,9 +4,8 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from graphlib import TopologicalSorter
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from mlmesh_pipeline.argo.names import task_id_of
 from mlmesh_pipeline.argo.nodes import Node, Nodes
@@ -14,8 +13,8 @@ from mlmesh_pipeline.argo.outcomes import NO_WORD
 from mlmesh_pipeline.argo.state import Record, RunState
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
-from mlmesh_pipeline.engine.inputs import NOT_RUN, Outcome
-from mlmesh_pipeline.engine.records import outcome_of
+from mlmesh_pipeline.engine.inputs import Outcome
+from mlmesh_pipeline.engine.records import Blocking, Records, outcome_of
 from mlmesh_pipeline.engine.steps import blocked_words, outcome_of_dag, outcome_of_loop, with_item
 from mlmesh_pipeline.ir.check import upstream_of
 from mlmesh_pipeline.ir.proto import TriggerStrategy
@@ -34,16 +33,8 @@ from mlmesh_pipeline.store import TaskStore
 from mlmesh_pipeline.store.fence import Fence
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 _UNKNOWN = 2  # google.rpc.Code
 _COMPLETED = TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
-
-
-class Blocking(Protocol):
-    """Runs what blocks, elsewhere."""
-
-    def __call__(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
-        """Calls the function; gives what it gives."""
 
 
 class Mirror:
@@ -80,7 +71,7 @@ class Mirror:
         self._db = database
         self._elsewhere = elsewhere
         self._keep_log = keep_log
-        self._known: dict[str, Task] = {}
+        self._records = Records(run.run_id, tasks, fence, database)
         self._attempts: dict[str, Attempt] = {}
         self._numbers: dict[str, int] = {}
         self._items: dict[str, list[Any]] = {}
@@ -90,14 +81,14 @@ class Mirror:
 
     async def load(self) -> None:
         """Reads the records that there are."""
-        self._known = {task.path: task for task in await self._db(self._tasks.of_run, self._run.run_id)}
+        await self._records.load()
         for attempt in await self._db(self._tasks.attempts_of, self._run.run_id):
             self._attempts[attempt.pod] = attempt
             self._numbers[attempt.task_id] = max(self._numbers.get(attempt.task_id, 0), attempt.number)
 
     async def carry_over(self) -> None:
         """Tells the pods of a new try what the run keeps: tasks of an earlier try, or of the run that it repeats."""
-        for task in list(self._known.values()):
+        for task in list(self._records.known.values()):
             if task.state.is_final and task.kind != TaskKind.ITERATION:
                 record = Record(task.state, task.outputs, task.problem, task.fingerprint, task.cached_from)
                 await self._elsewhere(self._state.end, task.path, record)
@@ -118,9 +109,7 @@ class Mirror:
 
     async def cancel(self, problem: Problem) -> None:
         """Ends all tasks that have not ended, CANCELED."""
-        for task in list(self._known.values()):
-            if not task.state.is_final:
-                await self._save(replace(task, state=RuntimeState.CANCELED, problem=problem, finished_at=now()))
+        await self._records.close(RuntimeState.CANCELED, problem)
 
     # -- the walk ------------------------------------------------------------------------------------------------
 
@@ -128,7 +117,8 @@ class Mirror:
         tasks = dag.dag.tasks
         order = list(TopologicalSorter({name: upstream_of(task) for name, task in tasks.items()}).static_order())
         places = {name: self._tree.child(dag, around, name) for name in order}
-        await self._add([self._new(place, parent_id) for place in places.values() if place.path not in self._known])
+        known = self._records.known
+        await self._records.add([self._new(place, parent_id) for place in places.values() if place.path not in known])
         outcomes: dict[str, Outcome] = {}
         for name in order:
             outcome = await self._task(places[name], outcomes)
@@ -139,7 +129,7 @@ class Mirror:
         return _canceled_among(outcomes.values()) or outcome_of_dag(dag, outcomes)
 
     async def _task(self, place: Place, outcomes: Mapping[str, Outcome]) -> Outcome | None:
-        task = self._known[place.path]
+        task = self._records.known[place.path]
         if task.state.is_final:
             return outcome_of(task)
         upstream = {name: outcomes[name] for name in upstream_of(place.spec) if name in outcomes}
@@ -149,9 +139,8 @@ class Mirror:
             return await self._lost(task, None)
         blocked = sorted(name for name, outcome in upstream.items() if not outcome.succeeded)
         if blocked and place.spec.trigger_policy.strategy != _COMPLETED:
-            why = Problem(0, f"not run: {blocked_words(blocked, upstream)}")
-            await self._save(replace(task, state=RuntimeState.SKIPPED, problem=why, finished_at=now()))
-            return NOT_RUN
+            why = f"not run: {blocked_words(blocked, upstream)}"
+            return await self._records.skip(task, why)
         return await self._driven(place, task)
 
     async def _driven(self, place: Place, task: Task) -> Outcome | None:
@@ -170,7 +159,7 @@ class Mirror:
                 return await self._ended(task, record)
             if record is None and begun is None:
                 return await self._lost(task, driver)
-            task = await self._save(replace(task, state=RuntimeState.RUNNING))
+            task = await self._records.start(task, task.inputs)
         if place.is_loop:
             return await self._loop(place, task)
         if place.is_dag:
@@ -196,7 +185,8 @@ class Mirror:
             self._items[place.path] = found or []
         items = self._items[place.path]
         places = [self._tree.iteration(place, number) for number in range(len(items))]
-        await self._add([self._new(one, task.task_id, task) for one in places if one.path not in self._known])
+        known = self._records.known
+        await self._records.add([self._new(one, task.task_id, task) for one in places if one.path not in known])
         outcomes = []
         for one, item in zip(places, items, strict=True):
             outcome = await self._iteration(one, with_item(task.inputs, place.item_input, item))
@@ -207,7 +197,7 @@ class Mirror:
         return await self._finish(task, _canceled_among(outcomes) or outcome_of_loop(place.component, outcomes))
 
     async def _iteration(self, place: Place, inputs: Values) -> Outcome | None:
-        task = self._known[place.path]
+        task = self._records.known[place.path]
         if task.state.is_final:
             return outcome_of(task)
         if not place.is_dag:
@@ -215,7 +205,7 @@ class Mirror:
         if task.state == RuntimeState.PENDING:
             if not self._nodes.has_begun(place.path) and self._over is None:
                 return None
-            task = await self._save(replace(task, state=RuntimeState.RUNNING, inputs=inputs, started_at=now()))
+            task = await self._records.start(task, inputs)
         return await self._nested(place, task)
 
     async def _container(self, place: Place, task: Task) -> Outcome | None:
@@ -287,16 +277,6 @@ class Mirror:
             upstream=() if loop is not None else tuple(sorted(upstream_of(place.spec))),
         )
 
-    async def _add(self, new: list[Task]) -> None:
-        if new:
-            await self._db(self._tasks.add, new, self._fence)
-            self._known |= {task.path: task for task in new}
-
-    async def _save(self, task: Task) -> Task:
-        await self._db(self._tasks.save, task, self._fence)
-        self._known[task.path] = task
-        return task
-
     async def _ended(self, task: Task, record: Record, node: Node | None = None) -> Outcome:
         task = replace(task, cached_from=record.cached_from, fingerprint=record.fingerprint or task.fingerprint)
         return await self._finish(task, record.outcome, record.problem, node)
@@ -322,15 +302,8 @@ class Mirror:
     async def _finish(
         self, task: Task, outcome: Outcome, problem: Problem | None = None, node: Node | None = None
     ) -> Outcome:
-        task = replace(
-            task,
-            state=outcome.state,
-            outputs=outcome.outputs,
-            problem=problem or outcome.problem,
-            finished_at=(node.finished_at if node is not None else 0) or now(),
-        )
-        await self._db(partial(self._tasks.finish, task, None, self._fence))
-        self._known[task.path] = task
+        told = replace(outcome, problem=problem or outcome.problem)
+        await self._records.finish(task, told, finished_at=node.finished_at if node is not None else 0)
         return outcome
 
 

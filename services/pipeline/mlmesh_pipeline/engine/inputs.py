@@ -33,6 +33,19 @@ class Outcome:
         return self.state == RuntimeState.SUCCEEDED or (self.state == RuntimeState.SKIPPED and self.has_run)
 
 
+def outcome_at_end(state: RuntimeState, outputs: Values, problem: Problem | None, cached_from: str) -> Outcome:
+    """Gives the outcome of a task of how its record says that it ended.
+
+    Args:
+        state: A final one.
+        outputs: What it gave.
+        problem: What went wrong, or why it was not run: that is no failure of it.
+        cached_from: Id of the task whose outputs these are; empty: its own.
+    """
+    has_run = state != RuntimeState.SKIPPED or bool(cached_from)
+    return Outcome(state, outputs, problem if has_run else None, has_run=has_run)
+
+
 NOT_RUN = Outcome(RuntimeState.SKIPPED, has_run=False)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from mlmesh_pipeline.engine.inputs import NOT_RUN, Outcome
+from mlmesh_pipeline.engine.inputs import NOT_RUN, Outcome, outcome_at_end
 from mlmesh_pipeline.resources import Attempt, Problem, RuntimeState, Task, TaskKind, Values, now
 from mlmesh_pipeline.store import TaskStore
 from mlmesh_pipeline.store.fence import Fence
@@ -75,7 +75,13 @@ class Records:
         return task
 
     async def finish(
-        self, task: Task, outcome: Outcome, attempt: Attempt | None = None, *, cache_for: str = ""
+        self,
+        task: Task,
+        outcome: Outcome,
+        attempt: Attempt | None = None,
+        *,
+        cache_for: str = "",
+        finished_at: int = 0,
     ) -> Outcome:
         """Says how a task ended; gives the outcome.
 
@@ -84,8 +90,15 @@ class Records:
             outcome: How it ended.
             attempt: Its last one, stored along with it.
             cache_for: The namespace in whose cache it is put; empty: it is not.
+            finished_at: When it ended, if not now.
         """
-        task = replace(task, state=outcome.state, outputs=outcome.outputs, problem=outcome.problem, finished_at=now())
+        task = replace(
+            task,
+            state=outcome.state,
+            outputs=outcome.outputs,
+            problem=outcome.problem,
+            finished_at=finished_at or now(),
+        )
         await self._db(partial(self._tasks.finish, task, attempt, self._fence, cache_for=cache_for))
         self.known[task.path] = task
         return outcome
@@ -112,5 +125,4 @@ class Records:
 
 def outcome_of(task: Task) -> Outcome:
     """Gives how a task that has ended did."""
-    has_run = task.state != RuntimeState.SKIPPED or bool(task.cached_from)
-    return Outcome(task.state, task.outputs, task.problem if has_run else None, has_run=has_run)
+    return outcome_at_end(task.state, task.outputs, task.problem, task.cached_from)
