@@ -8,7 +8,6 @@ from typing import Any
 from mlmesh_pipeline.ir.document import PipelineDocument
 
 _INDEX = re.compile(r"\[\d+\]")
-_LAST_INDEX = re.compile(r"\[\d+\]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,6 @@ class Place:
 def without_indices(path: str) -> str:
     """Gives the path of a task as the pipeline has it: without the iterations that it is in."""
     return _INDEX.sub("", path)
-
-
-def is_iteration(path: str) -> bool:
-    """Tells whether a path is that of an iteration itself."""
-    return _LAST_INDEX.search(path) is not None
 
 
 def place_of(document: PipelineDocument, path: str) -> Place | None:
