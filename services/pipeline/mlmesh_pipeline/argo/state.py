@@ -7,7 +7,6 @@ outputs by fingerprint. Names of tasks never begin with `~`, so files and folder
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,8 +15,8 @@ from typing import Any, TypeVar
 from mlmesh_kit.errors import NotFound, Unavailable
 from mlmesh_kit.objectstore import ObjectStore
 
-from mlmesh_pipeline.argo.names import short_hash
-from mlmesh_pipeline.engine.inputs import Outcome
+from mlmesh_pipeline.engine.inputs import Outcome, outcome_at_end
+from mlmesh_pipeline.engine.paths import folder_of
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
 from mlmesh_pipeline.resources import Artifact, Problem, Run, RuntimeState, StorageState, Values
 from mlmesh_pipeline.store.codec import dump_values, load_values
@@ -26,9 +25,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BYTES = 64 << 20
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
-_ITERATION = re.compile(r"(.*)\[(\d+)\]")
 _TRIES = 6
 
 
@@ -53,27 +49,12 @@ class Record:
     @property
     def outcome(self) -> Outcome:
         """The outcome, for the tasks that wait for it."""
-        has_run = self.state != RuntimeState.SKIPPED or bool(self.cached_from)
-        return Outcome(self.state, self.outputs, self.problem if has_run else None, has_run=has_run)
+        return outcome_at_end(self.state, self.outputs, self.problem, self.cached_from)
 
 
 def run_uri(state_root: str, namespace: str, run_id: str) -> str:
     """Gives the URI of a run's folder."""
     return f"{state_root}/{folder_of(namespace)}/runs/{folder_of(run_id)}"
-
-
-def folder_of(path: str) -> str:
-    """Gives the folder of a task's path: each path has one of its own, and it is safe in a URI."""
-    return "/".join(_segment(part) for part in path.split("/"))
-
-
-def _segment(part: str) -> str:
-    found = _ITERATION.fullmatch(part)
-    if found:
-        return f"{_segment(found[1])}~{found[2]}"
-    if _PLAIN.fullmatch(part):
-        return part
-    return f"{_UNSAFE.sub('-', part).strip('.-') or 'x'}~~{short_hash(part)}"
 
 
 class RunState:

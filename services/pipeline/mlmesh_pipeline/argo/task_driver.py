@@ -18,7 +18,7 @@ from mlmesh_pipeline.argo.options import IN_WORKSPACE, WORKSPACE, Options
 from mlmesh_pipeline.argo.outcomes import Outcomes
 from mlmesh_pipeline.argo.platform import BadPlatform
 from mlmesh_pipeline.argo.pod import MAX_PATCH_BYTES, BadPod, pod_patch, workspace_path
-from mlmesh_pipeline.argo.state import Record, RunState, folder_of
+from mlmesh_pipeline.argo.state import Record, RunState
 from mlmesh_pipeline.argo.templates import DECISION, ITERATIONS, PATCH, RUN, TASK
 from mlmesh_pipeline.argo.tree import Place, Tree
 from mlmesh_pipeline.argo.workflow import CLAIM_IMAGES
@@ -26,7 +26,7 @@ from mlmesh_pipeline.artifact_stores import is_below, is_remote
 from mlmesh_pipeline.engine.executor_io import digest_of
 from mlmesh_pipeline.engine.fingerprint import fingerprint
 from mlmesh_pipeline.engine.inputs import NoValue, Outcome, problem_of_input, resolve_inputs
-from mlmesh_pipeline.engine.paths import RunPaths
+from mlmesh_pipeline.engine.paths import RunPaths, folder_of
 from mlmesh_pipeline.engine.steps import (
     blocked_words,
     condition_holds,

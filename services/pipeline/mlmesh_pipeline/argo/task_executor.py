@@ -11,11 +11,11 @@ from mlmesh_pipeline.argo.artifacts import clear_place, fetch_artifact, make_ope
 from mlmesh_pipeline.argo.names import task_id_of
 from mlmesh_pipeline.argo.options import IN_WORKSPACE, Options
 from mlmesh_pipeline.argo.pod import given_to, local_path, task_folder
-from mlmesh_pipeline.argo.state import Record, RunState, folder_of
+from mlmesh_pipeline.argo.state import Record, RunState
 from mlmesh_pipeline.argo.tree import Tree
 from mlmesh_pipeline.artifact_stores import is_below
 from mlmesh_pipeline.engine.executor_io import BadOutput, digest_of, read_output, report_of
-from mlmesh_pipeline.engine.paths import RunPaths
+from mlmesh_pipeline.engine.paths import RunPaths, folder_of
 from mlmesh_pipeline.ir.commands import CommandLine
 from mlmesh_pipeline.ir.document import PipelineDocument
 from mlmesh_pipeline.ir.runnable import code_of

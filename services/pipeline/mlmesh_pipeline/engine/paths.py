@@ -10,7 +10,8 @@ from mlmesh_kit.files import remove_tree
 from mlmesh_pipeline.resources import Run, Task
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
-_ITERATION = re.compile(r"\[(\d+)\]$")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ITERATION = re.compile(r"(.*)\[(\d+)\]")
 _FILE = "file://"
 
 
@@ -44,11 +45,16 @@ def safe(name: str) -> str:
 
 def distinct(name: str) -> str:
     """Makes a name that is one part of a path, and another one for each name: `for-loop-1[3]` is `for-loop-1~3`."""
-    base, number = _ITERATION.sub("", name), _ITERATION.search(name)
-    made = safe(base)
-    if made != base:
-        made += f"-{hashlib.sha256(base.encode()).hexdigest()[:8]}"
-    return f"{made}~{number[1]}" if number else made
+    if found := _ITERATION.fullmatch(name):
+        return f"{distinct(found[1])}~{found[2]}"
+    if _PLAIN.fullmatch(name):
+        return name
+    return f"{safe(name)}~~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def folder_of(path: str) -> str:
+    """Gives the folder of a task's path: each path has one of its own, and it is safe in a URI."""
+    return "/".join(distinct(part) for part in path.split("/"))
 
 
 class RunPaths:
@@ -72,7 +78,7 @@ class RunPaths:
 
     def outputs(self, task: Task) -> str:
         """URI of a task's outputs."""
-        return f"{self.root_uri}/{'/'.join(distinct(part) for part in task.path.split('/'))}"
+        return f"{self.root_uri}/{folder_of(task.path)}"
 
     def attempt(self, task_id: str, number: int) -> Path:
         """Scratch folder of an attempt."""
