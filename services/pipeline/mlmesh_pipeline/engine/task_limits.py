@@ -63,25 +63,26 @@ def thread_variables(resources: Resources) -> dict[str, str]:
     return dict.fromkeys(_THREAD_VARIABLES, str(cpus)) if cpus else {}
 
 
-async def wait_for_excess(folders: Sequence[Path], limit: int) -> str:
-    """Waits until folders have grown by more than a limit; says so in words. Inputs that were fetched do not count.
+async def wait_for_excess(folders: Sequence[Path], limit: int, given: int) -> str:
+    """Waits until folders hold more than a limit; says so in words.
 
     Args:
         folders: They may go, and come, meanwhile.
         limit: Bytes on the disk.
+        given: Bytes in them that do not count: inputs that were fetched, as `used_bytes` had them.
     """
     pause = _DISK_SECONDS
-    given = await asyncio.to_thread(_used, folders)
     while True:
         await asyncio.sleep(pause)
         before = time.monotonic()
-        used = await asyncio.to_thread(_used, folders) - given
+        used = await asyncio.to_thread(used_bytes, folders) - given
         if used > limit:
             return f"wrote more to the disk than its limit of {format_bytes(limit)} ({format_bytes(used)})"
         pause = max(_DISK_SECONDS, _DISK_IDLE_SHARE * (time.monotonic() - before))
 
 
-def _used(folders: Sequence[Path]) -> int:
+def used_bytes(folders: Sequence[Path]) -> int:
+    """Gives the bytes that folders hold on the disk; what is not there, or goes meanwhile, holds none."""
     used = 0
     left = [str(folder) for folder in folders]
     while left:

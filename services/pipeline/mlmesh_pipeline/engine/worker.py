@@ -21,7 +21,14 @@ from mlmesh_pipeline.engine.paths import file_path
 from mlmesh_pipeline.engine.scratch import scratch_folder
 from mlmesh_pipeline.engine.staging import NotStaged, Staged, Staging
 from mlmesh_pipeline.engine.steps import with_task_inputs
-from mlmesh_pipeline.engine.task_limits import disk_limit, limits_of, memory_of_all, thread_variables, wait_for_excess
+from mlmesh_pipeline.engine.task_limits import (
+    disk_limit,
+    limits_of,
+    memory_of_all,
+    thread_variables,
+    used_bytes,
+    wait_for_excess,
+)
 from mlmesh_pipeline.ir.commands import BadCommand, CommandLine, fill_command, shell_of
 from mlmesh_pipeline.ir.container_resources import Resources
 from mlmesh_pipeline.ir.lightweight import LightweightComponent
@@ -140,6 +147,7 @@ class Worker:
                 staged = await self.staging.fetch(work)
             except NotStaged as error:
                 raise TaskFailed(str(error)) from error
+            fetched = await asyncio.to_thread(used_bytes, [work.scratch]) if staged.origins else 0
             given = executor_input(work.component, staged.inputs, work.scratch, staged.output_uri)
             spec = await self._spec(work, environment, given, stack)
             try:
@@ -147,7 +155,7 @@ class Worker:
             except Unavailable as error:
                 raise Interrupted(error.message) from error
             with report_of(given):
-                status = await self._attend(process, started, work)
+                status = await self._attend(process, started, work, fetched)
                 return await self._outputs(work, given, staged, status)
 
     async def _outputs(self, work: Work, given: dict[str, Any], staged: Staged, status: ExitStatus) -> Values:
@@ -177,9 +185,11 @@ class Worker:
         except NotStaged as error:
             raise TaskFailed(str(error), status.code) from error
 
-    async def _attend(self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work) -> ExitStatus:
+    async def _attend(
+        self, process: Process, started: Callable[[Process], Awaitable[None]], work: Work, fetched: int
+    ) -> ExitStatus:
         folders = [folder for folder in (work.scratch, file_path(work.output_uri)) if folder is not None]
-        excess = asyncio.create_task(wait_for_excess(folders, process.spec.limits.file_bytes))
+        excess = asyncio.create_task(wait_for_excess(folders, process.spec.limits.file_bytes, fetched))
         excess.add_done_callback(lambda task: None if task.cancelled() or task.exception() else process.kill())
         try:
             await started(process)
