@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def run(launcher: Any, *specs: ProcessSpec) -> list[ExitStatus]:
         async with launcher:
             processes = [await launcher.start(one) for one in specs]
             found = await asyncio.gather(*(process.wait() for process in processes))
-            assert await launcher.start(spec(specs[0].cwd, "print('fine')")), "the launcher goes on"
+            last = replace(specs[0], argv=[sys.executable, "-c", "pass"], log_path=specs[0].cwd / "last.log")
+            assert (await (await launcher.start(last)).wait()).ok, "the launcher goes on"
             return found
 
     return asyncio.run(all_of_them())
