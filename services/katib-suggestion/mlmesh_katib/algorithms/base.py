@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from mlmesh_kit.errors import InvalidArgument
@@ -18,11 +19,25 @@ class Observed:
         point: Its values, in the order of the space.
         loss: What it gave, smaller is better; None while it runs, or if it failed.
         running: Whether a loss may still come.
+        losses: Of all objectives, the first one first, smaller is better; empty where there is one objective only.
+        violation: How far it is beyond the experiment's constraints, summed up; 0: it keeps them all.
+        reports: What it has reported of the first objective so far, in order: (step, loss).
+        stopped: Whether it was stopped early; `loss` is then the best of what it reported.
+        name: Of the trial.
+        labels: What the algorithm gave the trial when it suggested it.
+        assignments: The values as the trial got them; an algorithm without a space (architectures) reads these.
     """
 
     point: tuple[Value, ...]
     loss: float | None
     running: bool = False
+    losses: tuple[float, ...] = ()
+    violation: float = 0.0
+    reports: tuple[tuple[float, float], ...] = ()
+    stopped: bool = False
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    assignments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +45,16 @@ class Question:
     """What an algorithm is asked.
 
     Attributes:
-        space: Where to search.
-        settings: The algorithm's settings, checked.
+        space: Where to search; without parameters for algorithms that search architectures.
+        settings: The algorithm's settings, with what earlier answers changed in them.
         trials: All trials made so far, in their order.
         made: How many trials were made so far, those that are no point of the space included.
         max_trial_count: How many there may be in all; 0: no limit.
+        parallel: How many may run at once; 0: not told.
+        prior: Trials of earlier experiments over the same space, none of which counts as made.
+        nas: Katib's nasConfig as plain values (`graphConfig`, `operations`); None: no architecture is searched.
+        experiment: Name of the experiment.
+        objectives: How many there are.
     """
 
     space: Space
@@ -42,10 +62,46 @@ class Question:
     trials: Sequence[Observed]
     made: int = 0
     max_trial_count: int = 0
+    parallel: int = 0
+    prior: Sequence[Observed] = ()
+    nas: Mapping[str, Any] | None = None
+    experiment: str = ""
+    objectives: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One trial to be made.
+
+    Attributes:
+        assignments: Parameter → value, as the trial gets it.
+        name: The trial's name; empty: any.
+        labels: To be kept with the trial and told with it in later questions.
+    """
+
+    assignments: Mapping[str, str]
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an algorithm suggests.
+
+    Attributes:
+        suggestions: As many as were asked for; fewer where the space has no more, or where running trials have to end
+            first (`wait`).
+        settings: The algorithm's state: settings that the next question is to have instead of, or besides, its own.
+        wait: More will come when trials that run have ended; with False, fewer than asked for means the end.
+    """
+
+    suggestions: Sequence[Suggestion]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    wait: bool = False
 
 
 class Algorithm(ABC):
-    """An algorithm under its name in Katib."""
+    """An algorithm under its name in Katib, or one of ours."""
 
     name = ""
 
@@ -57,9 +113,8 @@ class Algorithm(ABC):
             InvalidArgument: The algorithm cannot work with them; the message is for the user.
         """
 
-    @abstractmethod
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
-        """Gives the next points.
+        """Gives the next points; what most algorithms have to say.
 
         Args:
             question: What is known.
@@ -68,6 +123,18 @@ class Algorithm(ABC):
         Returns:
             As many points, none of which was tried before; fewer where the space has no more.
         """
+        raise NotImplementedError
+
+    def answer(self, question: Question, count: int) -> Answer:
+        """Gives the next trials; algorithms that name or label them, or keep a state, do it here.
+
+        Args:
+            question: What is known.
+            count: How many are wanted.
+        """
+        names = [parameter.name for parameter in question.space.parameters]
+        points = self.suggest(question, count)
+        return Answer([Suggestion(dict(zip(names, question.space.key(point), strict=True))) for point in points])
 
 
 def generator(settings: Mapping[str, str], made: int) -> np.random.Generator:
