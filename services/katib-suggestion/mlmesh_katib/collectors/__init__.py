@@ -8,7 +8,7 @@ from typing import Any
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_kit.files import remove_tree
 
-from mlmesh_katib.collectors import file, push, stdout
+from mlmesh_katib.collectors import file, prometheus, push, stdout, tensorflow_event
 from mlmesh_katib.collectors.base import CollectionError, Collector, CollectorSpec, MetricLog, Place
 from mlmesh_katib.collectors.source import read_object
 
@@ -35,6 +35,8 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "StdOut": Kind(stdout.parse_source, stdout.make),
     "File": Kind(file.parse_source, file.make),
+    "TensorFlowEvent": Kind(tensorflow_event.parse_source, tensorflow_event.make),
+    "PrometheusMetric": Kind(prometheus.parse_source, prometheus.make),
     "Push": Kind(push.parse_source, push.make),
     "None": Kind(push.parse_source, push.make),
 }

@@ -5,16 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mlmesh_katib.collectors.base import CollectionError, Collector, MetricLog
+from mlmesh_katib.collectors.limits import MAX_BYTES, MAX_REPORTS, MAX_SECONDS, POLL_BYTES, POLL_SECONDS
 from mlmesh_katib.collectors.tail import Lines, Tail
 from mlmesh_katib.collectors.text import TooSlow
 from mlmesh_katib.collectors.times import Clock
 
-MAX_BYTES = 64 << 20
-MAX_REPORTS = 100_000
-MAX_SECONDS = 30.0
 _PIECE = 128 << 10
-_POLL_BYTES = 1 << 20
-_POLL_SECONDS = 0.2
 
 
 class LineParser(Protocol):
@@ -29,8 +25,7 @@ class LineParser(Protocol):
 class StreamCollector(Collector):
     """Reads the lines of a file as they are written.
 
-    While the trial runs, a poll reads at most 1 MiB and takes about 0.2 s at most; the last one reads what is left. In
-    all, the first MAX_BYTES, MAX_REPORTS and MAX_SECONDS of reading count.
+    While the trial runs, a poll reads a bounded piece; the last one reads what is left, within the limits of `limits`.
 
     Args:
         tail: The file; None: it is not on this machine.
@@ -70,8 +65,8 @@ class StreamCollector(Collector):
         self._tail = None
 
     def _read(self, found: list[MetricLog], begun: float, *, ended: bool) -> None:
-        budget = MAX_BYTES if ended else _POLL_BYTES
-        while self._tail is not None and budget > 0 and (ended or time.monotonic() - begun < _POLL_SECONDS):
+        budget = MAX_BYTES if ended else POLL_BYTES
+        while self._tail is not None and budget > 0 and (ended or time.monotonic() - begun < POLL_SECONDS):
             data = self._tail.read(min(_PIECE, budget, MAX_BYTES - self._bytes))
             if not data:
                 break
