@@ -28,7 +28,7 @@ def pairs(logs: Sequence[MetricLog]) -> list[tuple[str, str]]:
 
 
 def poll_until(collector: Collector, count: int, *writers: SummaryWriter) -> list[MetricLog]:
-    """Polls until so many reports are there: a writer's thread writes them when it likes, `flush` does not wait for it."""
+    """Polls until so many reports are there: `flush` does not wait for the thread that writes."""
     found: list[MetricLog] = []
     deadline = time.monotonic() + 20
     while len(found) < count and time.monotonic() < deadline:
