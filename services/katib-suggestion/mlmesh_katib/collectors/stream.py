@@ -11,6 +11,7 @@ from mlmesh_katib.collectors.text import TooSlow
 from mlmesh_katib.collectors.times import Clock
 
 _PIECE = 128 << 10
+_PAUSE_SECONDS = 0.0005
 
 
 class LineParser(Protocol):
@@ -75,6 +76,9 @@ class StreamCollector(Collector):
             self._parse(self._lines.feed(data), found)
             if self._bytes >= MAX_BYTES:
                 self.close()
+            # Reading gives up the interpreter's lock for a moment, and takes it back before another thread has woken,
+            # which begins to wait anew: without a pause, the service would stand still for a second at a time.
+            time.sleep(_PAUSE_SECONDS)
         if ended and self._tail is not None:  # not a line that a limit has cut off
             self._parse(self._lines.finish(), found)
 
