@@ -1,9 +1,13 @@
 """PrometheusMetric: a trial is asked for its metrics, at its own host alone, and however it answers."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -111,6 +115,22 @@ def test_an_answer_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pairs(collector) == []
         stop.set()
     with pytest.raises(CollectionError, match="did not answer within"):
+        collector.poll(ended=True)
+
+
+def test_another_trial_at_the_same_port_is_not_asked() -> None:
+    spec = parse({"collector": {"kind": "PrometheusMetric"}, "source": {"httpGet": {"port": 1}}}, ["loss"])
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        with answering(http(b"loss 1\n")) as port:
+            spec = replace(spec, source={**spec.source, "port": port})
+            assert pairs(make(spec, Place(None, None, process_group=os.getpgid(0)))) == [("loss", "1.0")]
+            collector = make(spec, Place(None, None, process_group=other.pid))
+            assert pairs(collector) == []
+    finally:
+        other.kill()
+        other.communicate()
+    with pytest.raises(CollectionError, match="no process of the trial listens there"):
         collector.poll(ended=True)
 
 

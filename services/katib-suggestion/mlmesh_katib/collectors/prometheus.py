@@ -1,6 +1,7 @@
 """Katib's collector PrometheusMetric: metrics that a trial serves by HTTP while it runs."""
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,12 +32,16 @@ class PrometheusCollector(Collector):
         host: Of the trial.
         port: Where it serves them.
         path: And under which path.
+        process_group: If given, nobody is asked unless one of these processes listens at the port: it may be that of
+            another trial, which runs at the same time.
     """
 
     interval_seconds = 0.5
 
-    def __init__(self, metrics: Sequence[str], host: str, port: int, path: str) -> None:
+    def __init__(self, metrics: Sequence[str], host: str, port: int, path: str, process_group: int | None) -> None:
         self._metrics = metrics
+        self._port = port
+        self._group = process_group
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
         self._clock = Clock()
         self._last: dict[str, tuple[str, float | None]] = {}
@@ -48,8 +53,9 @@ class PrometheusCollector(Collector):
         found: list[MetricLog] = []
         if not ended and self._reports < MAX_REPORTS:
             try:
-                text = asyncio.run(self._fetch())
-                found = list(self._changed(text))
+                if self._group is not None and not listens(self._group, self._port):
+                    raise CollectionError("no process of the trial listens there")
+                found = list(self._changed(asyncio.run(self._fetch())))
             except CollectionError as error:
                 self._problem = f"{self._url}: {error}"
         self._reports += len(found)
@@ -87,6 +93,22 @@ class PrometheusCollector(Collector):
                 self._last[name] = (value, seconds)
                 at = None if seconds is None else from_seconds(seconds)
                 yield MetricLog(at or self._clock.now(), name, value)
+
+
+def listens(group: int, port: int) -> bool:
+    """Tells whether a process of a group listens at a port."""
+    import psutil
+
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) == group and any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+                for connection in psutil.Process(pid).net_connections("tcp")
+            ):
+                return True
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue  # it has ended meanwhile, or is another user's
+    return False
 
 
 def read_samples(text: str, metrics: Sequence[str]) -> list[tuple[str, str, float | None]]:
@@ -155,4 +177,6 @@ def _port(port: Any, field: str) -> int:
 
 def make(spec: CollectorSpec, place: Place) -> Collector:
     """Makes the collector of one start of a trial."""
-    return PrometheusCollector(spec.metrics, place.host, spec.source["port"], spec.source["target"])
+    return PrometheusCollector(
+        spec.metrics, place.host, spec.source["port"], spec.source["target"], place.process_group
+    )
