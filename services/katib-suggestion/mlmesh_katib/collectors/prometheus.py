@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ DEFAULT_PORT = 8080
 MAX_PATH = 1024
 MAX_BYTES = 1 << 20
 TIMEOUT_SECONDS = 2.0
+_NAME = re.compile(r"\s*([a-zA-Z_:][\w:]*)", re.ASCII)
 _OWN_HOSTS = ("", "localhost", "127.0.0.1")
 
 
@@ -126,21 +128,24 @@ def read_samples(text: str, metrics: Sequence[str]) -> list[tuple[str, str, floa
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    # Only the lines that matter: the rest of a large answer costs nothing, and may be what it wants.
-    lines = [line for line in text.split("\n") if len(line) <= MAX_LINE and line.lstrip().startswith(tuple(metrics))]
+    # Only the lines that matter: the rest of a large answer costs little, and may be what it wants.
+    lines: dict[str, str] = {}
+    for line in text.split("\n"):
+        start = _NAME.match(line)
+        if start is not None and start[1] in metrics and len(line) <= MAX_LINE:
+            if start[1] in lines:
+                raise CollectionError(f"has several series of {start[1]}; a metric must be one")
+            lines[start[1]] = line
     try:
-        families = list(text_string_to_metric_families("\n".join(lines) + "\n"))
+        families = list(text_string_to_metric_families("".join(f"{line}\n" for line in lines.values())))
     except Exception as error:  # the parser has no exceptions of its own; what it raises depends on how the text is bad
         raise CollectionError("does not answer in Prometheus' text format") from error
-    found: dict[str, tuple[str, str, float | None]] = {}
-    for family in families:
-        for sample in family.samples:
-            if sample.name in metrics:
-                if sample.name in found:
-                    raise CollectionError(f"has several series of {sample.name}; a metric must be one")
-                seconds = None if sample.timestamp is None else float(sample.timestamp)
-                found[sample.name] = (sample.name, repr(float(sample.value)), seconds)
-    return list(found.values())
+    return [
+        (sample.name, repr(float(sample.value)), None if sample.timestamp is None else float(sample.timestamp))
+        for family in families
+        for sample in family.samples
+        if sample.name in metrics
+    ]
 
 
 def parse_source(source: Mapping[str, Any], where: str) -> dict[str, Any]:
