@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlmesh_katib.collectors import KINDS, Place, make, parse, prepare
+from mlmesh_katib.collectors import KINDS, CollectionError, Place, make, parse, prepare
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 WHERE = "manifest.spec.metricsCollectorSpec"
@@ -46,6 +46,7 @@ def of(kind: str, **source: Any) -> dict[str, Any]:
         ),
         (of("Push"), "Push", {}),
         (of("None"), "None", {}),
+        ({"collector": {"kind": "Custom", "customCollector": {"image": "mine"}}}, "Custom", {}),
     ],
 )
 def test_katib_s_defaults(spec: Any, kind: str, source: dict[str, Any]) -> None:
@@ -91,7 +92,6 @@ def test_what_is_wrong_is_named(spec: Any, field: str) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        {"collector": {"kind": "Custom", "customCollector": {"image": "mine"}}},
         of("PrometheusMetric", httpGet={"host": "169.254.169.254"}),
         of("PrometheusMetric", httpGet={"scheme": "HTTPS"}),
         of("PrometheusMetric", httpGet={"httpHeaders": [{"name": "Authorization", "value": "x"}]}),
@@ -136,7 +136,7 @@ KEYS = ["fileSystemPath", "httpGet", "filter", "path", "kind", "format", "port",
 
 @settings(max_examples=300, deadline=None)
 @given(
-    kind=st.sampled_from([*KINDS, "Custom"]),
+    kind=st.sampled_from(list(KINDS)),
     source=JSON_VALUES
     | st.dictionaries(st.sampled_from(KEYS), JSON_VALUES | st.dictionaries(st.sampled_from(KEYS), JSON_VALUES)),
 )
@@ -147,6 +147,16 @@ def test_whatever_is_written_there_is_answered(kind: str, source: Any) -> None:
         assert error.message
     else:
         make(found, Place(None, None)).close()
+
+
+def test_who_reports_by_itself_is_not_read() -> None:
+    for kind in ("Push", "None"):
+        assert make(parse(of(kind), ["loss"]), Place(None, None)).poll(ended=True) == ()
+    custom = {"collector": {"kind": "Custom", "customCollector": {"image": "mine"}}}
+    collector = make(parse(custom, ["loss"]), Place(None, None))
+    assert collector.poll() == ()
+    with pytest.raises(CollectionError, match="Custom"):
+        collector.poll(ended=True)
 
 
 def test_a_trial_is_told_where_to_write(tmp_path: Path) -> None:

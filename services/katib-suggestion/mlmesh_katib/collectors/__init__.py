@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.files import remove_tree
 
-from mlmesh_katib.collectors import file, prometheus, push, stdout, tensorflow_event
+from mlmesh_katib.collectors import custom, file, prometheus, push, stdout, tensorflow_event
 from mlmesh_katib.collectors.base import CollectionError, Collector, CollectorSpec, MetricLog, Place
 from mlmesh_katib.collectors.source import read_object
 
 PATH_VARIABLE = "MLMESH_METRICS_PATH"
 """Tells a trial that is a process of this machine where to write its metrics."""
 DEFAULT_KIND = "StdOut"
-PUSHED = frozenset({"Push", "None"})
-"""The kinds whose reports come by `DBManager` and are in the database already."""
+PUSHED = frozenset({"Push", "None", "Custom"})
+"""The kinds whose reports come by `DBManager` alone and are in the database already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "PrometheusMetric": Kind(prometheus.parse_source, prometheus.make),
     "Push": Kind(push.parse_source, push.make),
     "None": Kind(push.parse_source, push.make),
+    "Custom": Kind(custom.parse_source, custom.make),
 }
 
 
@@ -52,18 +53,17 @@ def parse(spec: Any, metrics: Sequence[str], where: str = "manifest.spec.metrics
 
     Raises:
         InvalidArgument: A field is missing or wrong.
-        FailedPrecondition: The kind is Katib's Custom.
+        FailedPrecondition: PrometheusMetric asks for another host, TLS or headers.
     """
     given = read_object(spec, where)
     collector = read_object(given.get("collector"), f"{where}.collector")
     name = collector.get("kind") if collector else DEFAULT_KIND
     source = read_object(given.get("source"), f"{where}.source")
-    if name == "Custom":
-        if not read_object(collector.get("customCollector"), f"{where}.collector.customCollector"):
-            raise InvalidArgument("must be given for the kind Custom", field=f"{where}.collector.customCollector")
-        raise FailedPrecondition(f"{where}.collector.kind: Custom, a container of the user's, is not served")
     if not isinstance(name, str) or name not in KINDS:
         raise InvalidArgument(f"must be one of {', '.join(KINDS)}", field=f"{where}.collector.kind")
+    path = f"{where}.collector.customCollector"
+    if name == "Custom" and not read_object(collector.get("customCollector"), path):
+        raise InvalidArgument("must be given for the kind Custom", field=path)
     return CollectorSpec(name, tuple(metrics), KINDS[name].parse_source(source, f"{where}.source"))
 
 
