@@ -99,7 +99,7 @@ def test_a_log_that_is_replaced_is_read_to_its_end_first(tmp_path: Path) -> None
     assert values(collector.poll()) == ["1"]
     append(log, b"loss=2\nloss=3")
     log.rename(tmp_path / "log.1")
-    log.write_text("loss=4\n")
+    log.write_text("7\nloss=4\n")  # what was left of the old one does not become "loss=37"
     found: list[str] = []
     for _ in range(4):
         found += values(collector.poll())

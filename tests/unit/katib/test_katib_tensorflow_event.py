@@ -161,8 +161,14 @@ def test_a_record_counts_once_it_is_whole(tmp_path: Path) -> None:
 
 def test_large_records_are_passed_over(tmp_path: Path) -> None:
     image = record(b"loss" + bytes(MAX_RECORD))
-    event_file(tmp_path).write_bytes(scalar("loss", 1.0) + image + scalar("loss", 2.0))
-    assert pairs(collector_of(tmp_path).poll()) == [("loss", "1"), ("loss", "2")]
+    path = event_file(tmp_path)
+    path.write_bytes(scalar("loss", 1.0) + image[:1000])
+    collector = collector_of(tmp_path)
+    assert pairs(collector.poll()) == [("loss", "1")]
+    assert collector.poll() == []  # the rest of the image is not there yet
+    with path.open("ab") as stream:
+        stream.write(image[1000:] + scalar("loss", 2.0))
+    assert pairs(collector.poll()) == [("loss", "2")]
 
 
 def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
