@@ -15,6 +15,7 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "katib-suggestion"
 
     metadata_address: str = Field("", description="gRPC address of the metadata service; empty: lineage waits")
+    pipeline_address: str = Field("", description="gRPC address of the pipeline service; empty: trials are no runs")
     ingress_url: str = Field("http://127.0.0.1:8080", description="Where trials find the mesh (MLMESH_INGRESS)")
     max_running_trials: int = Field(
         max(2, os.cpu_count() or 2), gt=0, description="Trials of all experiments that run at once on this machine"
