@@ -26,8 +26,9 @@ DEFAULTS: Mapping[str, tuple[str, str]] = {
     "PyTorchJob": (_SUCCEEDED, _FAILED),
     "XGBoostJob": (_SUCCEEDED, _FAILED),
     "MPIJob": (_SUCCEEDED, _FAILED),
-    "JAXJob": (_SUCCEEDED, _FAILED),  # Katib has none for this and the next, which say their state as those above do
+    "MXJob": (_SUCCEEDED, _FAILED),  # which earlier releases of Katib have
     "PaddleJob": (_SUCCEEDED, _FAILED),
+    "JAXJob": (_SUCCEEDED, _FAILED),  # Katib has none for it, and it says its state as those above do
 }
 """Success and failure by the kind of the resource, as Katib has them."""
 _WILDCARDS_ONLY = re.compile(r"[^()\[\]{}+|\\^$]*")

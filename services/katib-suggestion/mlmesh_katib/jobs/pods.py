@@ -18,6 +18,8 @@ PRIMARY_POD_LABELS: Mapping[str, Mapping[str, str]] = {
     "PyTorchJob": _TRAINING_MASTER,
     "XGBoostJob": _TRAINING_MASTER,
     "MPIJob": _TRAINING_MASTER,
+    "MXJob": _TRAINING_MASTER,
+    "PaddleJob": _TRAINING_MASTER,
     "TrainJob": {"jobset.sigs.k8s.io/replicatedjob-name": "node"},
     "SparkApplication": {"spark-role": "driver"},
 }
@@ -41,6 +43,7 @@ def build_resource(spec: JobSpec, namespace: str) -> dict[str, Any]:
     resource: dict[str, Any] = copy.deepcopy(dict(spec.manifest))
     labels = {**(spec.labels or {}), EXPERIMENT_LABEL: spec.experiment, TRIAL_LABEL: spec.trial}
     metadata = resource.setdefault("metadata", {})
+    metadata.pop("generateName", None)
     metadata["name"] = spec.trial
     metadata["namespace"] = namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
