@@ -19,9 +19,7 @@ class Settings(ServiceSettings):
     backend: Literal["local", "kubernetes"] = Field("local", description="Where trials that are batch/v1 Jobs run")
     kubernetes_kubeconfig: str = Field("", description="Says where the cluster is; empty: the pod's, or ~/.kube/config")
     kubernetes_context: str = Field("", description="Context in it; empty: its current one")
-    kubernetes_namespace: str = Field(
-        "", description="Where all trials go; empty: into the experiment's"
-    )
+    kubernetes_namespace: str = Field("", description="Where all trials go; empty: into the experiment's")
     ingress_url: str = Field("http://127.0.0.1:8080", description="Where trials find the mesh (MLMESH_INGRESS)")
     max_running_trials: int = Field(
         max(2, os.cpu_count() or 2), gt=0, description="Trials of all experiments that run at once on this machine"

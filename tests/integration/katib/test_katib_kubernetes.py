@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from mlmesh_katib.jobs.base import JobSpec
 from mlmesh_katib.jobs.kubernetes import KubernetesBackend
-from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from support.trial_cluster import TrialCluster
 
 TRAINING = {"image": "python", "command": ["train"]}
@@ -231,6 +231,14 @@ async def test_what_the_cluster_refuses_is_a_failed_trial_that_says_why(cluster,
     assert "the cluster has no Fancy (example.org/v1)" in (await job.wait()).message
     nowhere = KubernetesBackend(tmp_path, str(tmp_path / "none"))
     assert "no cluster is configured" in (await (await nowhere.start(spec_of("none-1"))).wait()).message
+
+
+@pytest.mark.parametrize(
+    "api_version", ["apps/v1", "rbac.authorization.k8s.io/v1", "networking.k8s.io/v1", "autoscaling/v2"]
+)
+def test_kinds_that_are_no_trials_are_refused(tmp_path, api_version):
+    with pytest.raises(FailedPrecondition, match=r"t\.apiVersion"):
+        KubernetesBackend(tmp_path).check({**job_manifest(), "apiVersion": api_version}, "main", "t")
 
 
 @pytest.mark.parametrize(

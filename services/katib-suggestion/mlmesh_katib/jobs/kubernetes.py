@@ -45,6 +45,12 @@ class KubernetesBackend(JobBackend):
         api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
         if not isinstance(api_version, str) or not _API_VERSION.fullmatch(api_version):
             raise InvalidArgument("must be GROUP/VERSION of a resource (batch/v1)", field=f"{where}.apiVersion")
+        group = api_version.partition("/")[0]
+        if group != "batch" and ("." not in group or group.endswith(".k8s.io")):
+            # With the service's rights somebody could make themselves a role, or what nobody ends.
+            raise FailedPrecondition(
+                f"{where}.apiVersion: {group} has no kind that is a trial; batch/v1 Jobs and custom resources are"
+            )
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
             raise InvalidArgument("must be the kind of a resource", field=f"{where}.kind")
         metadata = manifest.get("metadata", {})

@@ -49,21 +49,22 @@ class KubernetesJob(Job):
         self._cluster = cluster
         self._conditions = conditions
         self._logs = logs
-        self._following = asyncio.create_task(logs.run(), name=f"logs of {metadata['name']}")
+        log_path.write_bytes(b"")  # that of an earlier attempt is not this one's
 
     async def wait(self) -> Ended:
         """Waits until a condition holds or the resource is gone, then for the rest of the log."""
+        following = asyncio.create_task(self._logs.run(), name=f"logs of {self.reference['name']}")
         try:
             ended = await self._end()
             self._logs.finish()
-            done, _ = await asyncio.wait([self._following], timeout=_LOG_SECONDS)  # what it printed last is on its way
+            done, _ = await asyncio.wait([following], timeout=_LOG_SECONDS)  # what it printed last is on its way
             if not done:
                 logger.warning("the log of %s did not end with it", self.reference["name"])
-            elif not self._following.cancelled() and (error := self._following.exception()) is not None:
+            elif (error := following.exception()) is not None:
                 logger.error("the log of %s is not whole: %s", self.reference["name"], error)
             return ended
         finally:
-            self._following.cancel()
+            following.cancel()
 
     async def kill(self) -> None:
         """Deletes the resource, and waits until it and all that it owns are gone.
@@ -72,7 +73,6 @@ class KubernetesJob(Job):
             Unavailable: They are not gone after 2 minutes.
             PermissionDenied: The cluster does not let us.
         """
-        self._following.cancel()
         pause = _FIRST_PAUSE
         try:
             async with asyncio.timeout(_KILL_SECONDS):
