@@ -78,9 +78,10 @@ def feasible(parameter: Parameter, text: str) -> bool:
         return text in {str(choice) for choice in parameter.choices} or (
             parameter.kind is Kind.DISCRETE and float(text) in parameter.choices
         )
+    if parameter.kind is Kind.INT:
+        whole = int(text)
+        return parameter.low <= whole <= parameter.high and (whole - int(parameter.low)) % int(parameter.step or 1) == 0
     number = float(text)
-    if parameter.kind is Kind.INT and text != str(int(text)):
-        return False
     if parameter.step is not None:
         steps = (number - parameter.low) / parameter.step
         if abs(steps - round(steps)) > 1e-6:

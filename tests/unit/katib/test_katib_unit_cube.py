@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlmesh_katib.algorithms.unit import cells, from_unit, to_unit
 from mlmesh_katib.space import Parameter, Space
@@ -26,6 +26,7 @@ def ranges(draw: st.DrawFn) -> Parameter:
         step = draw(st.none() | st.sampled_from([0.001, 0.25, 10.0]))
     if distribution.startswith("log"):
         low, high = max(low, 1), max(high, 1)
+    assume(step is None or (high - low) / step <= 2**53)
     return made("p", kind, repr(low), repr(high), "" if step is None else repr(step), distribution)
 
 
