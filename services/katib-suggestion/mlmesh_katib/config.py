@@ -26,7 +26,10 @@ class Settings(ServiceSettings):
     )
     max_trials: int = Field(10_000, gt=0, description="Largest maxTrialCount; also where none is given")
     trial_timeout_seconds: float = Field(86_400, gt=0, description="Longest life of a trial")
-    collect_timeout_seconds: float = Field(30, gt=0, description="Longest time to find the metrics in a trial's log")
+    trial_memory_bytes: int = Field(0, ge=0, description="Memory of a trial's processes together; 0: no limit")
+    trial_processes: int = Field(4096, ge=0, description="Processes and threads of a trial; 0: no limit")
+    max_log_bytes: int = Field(64 << 20, ge=64 << 10, description="Largest log; of more, the middle is dropped")
+    pipeline_user: str = Field("", description="On whose behalf trials make runs of pipelines; empty: nobody's")
     preload: str = Field(
         "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"
     )

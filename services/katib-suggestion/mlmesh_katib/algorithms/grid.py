@@ -7,6 +7,9 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_katib.algorithms.base import Algorithm, Question, check_settings
 from mlmesh_katib.space import Kind, Parameter, Value
 
+_SAME = 1e-9
+"""Of a step: nearer than this to a point of the grid is that point."""
+
 
 class GridSearch(Algorithm):
     """All combinations."""
@@ -49,8 +52,10 @@ def _numbers(parameters: tuple[Parameter, ...], sizes: list[int], points: list[t
             if parameter.is_list:
                 index = place[value]
             else:
-                index = min(round((float(value) - parameter.low) / (parameter.step or 1.0)), size - 1)
-                if parameter.at(index) != value:
+                step = parameter.step or 1.0
+                index = min(round((float(value) - parameter.low) / step), size - 1)
+                distance = abs(float(value) - (parameter.low + index * step))
+                if distance > step * _SAME and parameter.at(index) != value:
                     break
             number = number * size + index
         else:

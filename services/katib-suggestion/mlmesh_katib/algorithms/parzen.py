@@ -8,6 +8,7 @@ from scipy.special import ndtr, ndtri
 
 _FULL_WEIGHTS = 25
 _TINY = 1e-300
+_ROOT = np.sqrt(2 * np.pi)
 
 
 class ParzenEstimator:
@@ -37,10 +38,7 @@ class ParzenEstimator:
         weights[-1] = prior_weight
         self._weights = weights / weights.sum()
         self._means = np.vstack([units, np.full(dimensions, 0.5)])
-        self._widths = [
-            _widths(self._means[:, index]) if dimensions == 1 else self._scott(dimensions)
-            for index in range(dimensions)
-        ]
+        self._widths = [_widths(units[:, index]) for index in range(dimensions)]
         self._smoothing = prior_weight / self._kernels
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -76,7 +74,7 @@ class ParzenEstimator:
                 inside = ndtr((at + half - mean) / width) - ndtr((at - half - mean) / width)
                 total += np.log(np.maximum(inside, _TINY) / mass)
             else:
-                total += -0.5 * ((at - mean) / width) ** 2 - np.log(width * mass)
+                total += -0.5 * ((at - mean) / width) ** 2 - np.log(_ROOT * width * mass)
         highest = total.max(axis=1)
         density: NDArray[np.float64] = highest + np.log(np.exp(total - highest[:, np.newaxis]).sum(axis=1))
         return density
@@ -84,31 +82,22 @@ class ParzenEstimator:
     def _log_category(self, at: NDArray[np.float64], mean: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
         same = np.floor(at * cells) == np.floor(mean * cells)
         whole = 1 + self._smoothing * cells
-        log = np.where(same, np.log((1 + self._smoothing) / whole), np.log(self._smoothing / whole))
+        log: NDArray[np.float64] = np.where(
+            same, np.log((1 + self._smoothing) / whole), np.log(self._smoothing / whole)
+        )
         log[:, -1] = -np.log(cells)
         return log
 
-    def _scott(self, dimensions: int) -> NDArray[np.float64]:
-        """Gives bandwidths for several dimensions: they shrink with the number of observations."""
-        observed = max(self._kernels - 1, 1)
-        widths = np.full(self._kernels, max(0.2 * observed ** (-1 / (dimensions + 4)), _narrowest(self._kernels)))
-        widths[-1] = 1.0
-        return widths
-
 
 def _widths(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gives bandwidths for one dimension: the distance to the farther neighbour; the last kernel is the flat one."""
+    """Gives bandwidths: of each observation the distance to its farther neighbour; last, that of the flat kernel."""
+    count = len(means)
+    widths = np.ones(count + 1)
     order = np.argsort(means, kind="stable")
     edges = np.concatenate([[0.0], means[order], [1.0]])
-    left, right = edges[1:-1] - edges[:-2], edges[2:] - edges[1:-1]
-    farther = np.maximum(left, right)
-    if len(means) > 1:  # the ends of the range are no neighbours
-        farther[0], farther[-1] = right[0], left[-1]
-    widths = np.empty(len(means))
-    widths[order] = np.clip(farther, _narrowest(len(means)), 1.0)
-    widths[-1] = 1.0
+    gaps = np.diff(edges)
+    farther = np.maximum(gaps[:-1], gaps[1:])
+    if count > 1:  # the ends of the range are no neighbours
+        farther[0], farther[-1] = gaps[1], gaps[-2]
+    widths[order] = np.clip(farther, 1 / min(100, 2 + count), 1.0)
     return widths
-
-
-def _narrowest(kernels: int) -> float:
-    return 1 / min(100, 1 + kernels)

@@ -1,4 +1,7 @@
-"""A low-discrepancy sequence, scrambled: I. M. Sobol (1967), directions by S. Joe, F. Y. Kuo (2008), A. B. Owen (1998)."""
+"""A sequence that fills the space evenly: I. M. Sobol (1967), in the directions of S. Joe and F. Y. Kuo (2008).
+
+Scrambled as in A. B. Owen, "Scrambling Sobol' and Niederreiter-Xing Points" (1998).
+"""
 
 from mlmesh_kit.errors import InvalidArgument
 
@@ -36,11 +39,12 @@ class SobolSequence(Algorithm):
             if question.made:
                 sequence.fast_forward(question.made)
             for _ in range(_BLOCKS):
-                for point in from_unit(space, sequence.random(count - len(points))):
+                block = 1 << (count - len(points) - 1).bit_length()  # a power of 2: SciPy warns of others
+                for point in from_unit(space, sequence.random(block)):
                     if point not in tried:
                         tried.add(point)
                         points.append(point)
-                if len(points) == count:
-                    return points
+                        if len(points) == count:
+                            return points
         settings = {"random_state": "0", **question.settings}
         return points + draw_new(space, generator(settings, question.made), tried, count - len(points))

@@ -1,7 +1,7 @@
 """The interface of what runs a trial."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class JobSpec:
         labels: Of the trial.
         primary_pod_labels: Katib's: which of its pods has the container whose log counts; None or empty: by the kind of
             the resource.
+        prepare: Makes what the trial's metrics are written to in its working directory, where that is on this machine,
+            and gives the variables that tell the trial of it.
     """
 
     experiment_id: int
@@ -37,6 +39,7 @@ class JobSpec:
     retain: bool = False
     labels: Mapping[str, str] | None = None
     primary_pod_labels: Mapping[str, str] | None = None
+    prepare: Callable[[Path], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
