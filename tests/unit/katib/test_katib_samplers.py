@@ -173,6 +173,22 @@ def test_cmaes_begins_again_where_it_is_stuck(strategy: str) -> None:
     assert len(trials) == 400
 
 
+@pytest.mark.parametrize("sigma", ["0.0001", "2", "1000000"])
+def test_cmaes_stays_inside_whatever_its_sigma(sigma: str) -> None:
+    chosen = {"random_state": "3", "sigma": sigma, "restart_strategy": "ipop"}
+    trials = run("cmaes", SQUARE, lambda point: -bowl(point) * 1e300, 40, chosen, parallel=4)
+    assert all(abs(float(value)) <= 5 for trial in trials for value in trial.point)
+
+
+# Boosting
+
+
+def test_boosting_is_better_than_chance() -> None:
+    chosen = {"random_state": "1", "base_estimator": "GBRT", "acq_func": "EI", "acq_optimizer": "sampling"}
+    blind = [best(run("random", SQUARE, bowl, 25, {"random_state": str(seed)})) for seed in range(9)]
+    assert best(run("bayesianoptimization", SQUARE, bowl, 25, chosen)) < statistics.median(blind)
+
+
 # Sobol
 
 
