@@ -71,9 +71,9 @@ class Parameter:
         """Gives the number of feasible values; None: too many to tell apart."""
         if self.is_list:
             return len(self.choices)
-        if self.step is not None:
-            return math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return int(self.high - self.low) + 1 if self.kind is Kind.INT else None
+        if self.kind is Kind.INT:  # in whole numbers: the difference may be one that floating point numbers skip
+            return (int(self.high) - int(self.low)) // int(self.step or 1) + 1
+        return None if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     def at(self, index: int) -> Value:
         """Gives the feasible value of an index below `count()`."""

@@ -198,7 +198,9 @@ def test_settings_that_pass_the_check_work(estimator: str, acquisition: str, opt
             assert optimizer == "lbfgs" and "acq_optimizer" in error.message
             assert estimator != "GP" or len(parameters) == 1
             continue
-        assert len(ALGORITHMS["bayesianoptimization"].suggest(question, 1)) == 1
+        points = ALGORITHMS["bayesianoptimization"].suggest(question, 1)
+        assert len(points) == 1
+        assert points == ALGORITHMS["bayesianoptimization"].suggest(question, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from mlmesh_katib.algorithms import ALGORITHMS, Observed, Question
+from mlmesh_katib.algorithms.boosting import QuantileBoosting
 from mlmesh_katib.algorithms.cmaes import GENERATION
 from mlmesh_katib.algorithms.parzen import ParzenEstimator
 from mlmesh_katib.space import Parameter, Space, Value, make_space
@@ -183,10 +184,15 @@ def test_cmaes_stays_inside_whatever_its_sigma(sigma: str) -> None:
 # Boosting
 
 
-def test_boosting_is_better_than_chance() -> None:
-    chosen = {"random_state": "1", "base_estimator": "GBRT", "acq_func": "EI", "acq_optimizer": "sampling"}
-    blind = [best(run("random", SQUARE, bowl, 25, {"random_state": str(seed)})) for seed in range(9)]
-    assert best(run("bayesianoptimization", SQUARE, bowl, 25, chosen)) < statistics.median(blind)
+def test_boosting_tells_how_sure_it_is() -> None:
+    random = np.random.default_rng(1)
+    x = random.random((2000, 1))
+    noise = np.where(x[:, 0] < 0.5, 0.1, 1.0)
+    model = QuantileBoosting(1).fit(x, 3 * x[:, 0] + noise * random.standard_normal(2000))
+    mean, deviation = model.predict(np.array([[0.25], [0.75]]), return_std=True)
+    assert mean == pytest.approx([0.75, 2.25], abs=0.3)
+    assert deviation[0] < 0.4 < deviation[1] == pytest.approx(1.0, abs=0.3)
+    assert model.predict(np.array([[0.25]])) == pytest.approx(mean[:1])
 
 
 # Sobol
