@@ -333,7 +333,7 @@ def test_katib_controllers_walk_the_grid(client):
     [
         ("unknown", {}, "unknown algorithm name unknown"),
         ("bayesianoptimization", {"base_estimator": "SVM"}, "base_estimator"),
-        ("bayesianoptimization", {"n_initial_points": "0"}, "n_initial_points"),
+        ("bayesianoptimization", {"n_initial_points": "-1"}, "n_initial_points"),
         ("bayesianoptimization", {"acq_func": "x"}, "acq_func"),
         ("random", {"random_state": "-1"}, "random_state"),
         ("random", {"x": "1"}, "unknown setting x"),

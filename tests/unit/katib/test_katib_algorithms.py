@@ -102,7 +102,7 @@ def search(algorithm: str, kind: str, objective: Callable[[float], float], count
     return [float(trial.assignments["x"]) for trial in trials]
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesianoptimization"])
+@pytest.mark.parametrize("algorithm", ["random", "sobol", "tpe", "multivariate-tpe", "bayesianoptimization"])
 def test_to_maximise_is_to_minimise_the_opposite(algorithm: str) -> None:
     def parabola(x: float) -> float:
         return (x - 0.4) ** 2
@@ -110,7 +110,7 @@ def test_to_maximise_is_to_minimise_the_opposite(algorithm: str) -> None:
     down = search(algorithm, "minimize", parabola, 7)
     up = search(algorithm, "maximize", lambda x: -parabola(x), 7)
     assert up == down
-    if algorithm == "bayesianoptimization":
+    if algorithm == "bayesianoptimization":  # 7 trials are enough for it to be near
         assert min(abs(x - 0.4) for x in down) < 0.1
         wrong_way = search(algorithm, "maximize", parabola, 7)
         assert min(abs(x + 1) for x in wrong_way) < 0.1
@@ -198,7 +198,9 @@ def test_settings_that_pass_the_check_work(estimator: str, acquisition: str, opt
             assert optimizer == "lbfgs" and "acq_optimizer" in error.message
             assert estimator != "GP" or len(parameters) == 1
             continue
-        assert len(ALGORITHMS["bayesianoptimization"].suggest(question, 1)) == 1
+        points = ALGORITHMS["bayesianoptimization"].suggest(question, 1)
+        assert len(points) == 1
+        assert points == ALGORITHMS["bayesianoptimization"].suggest(question, 1)
 
 
 @pytest.mark.parametrize(
