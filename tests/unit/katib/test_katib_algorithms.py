@@ -14,7 +14,7 @@ from mlmesh_katib.experiment import Trial, TrialState
 from mlmesh_katib.manifest import parse_manifest
 from mlmesh_katib.objective import MetricSummary
 from mlmesh_katib.space import Parameter, Space, Value, make_space
-from mlmesh_katib.suggestion import next_assignments
+from mlmesh_katib.suggestion import next_trials
 from mlmesh_kit.errors import InvalidArgument
 from unit.katib.algorithm_needs import listed, made
 
@@ -94,7 +94,8 @@ def search(algorithm: str, kind: str, objective: Callable[[float], float], count
     spec = parse_manifest(manifest(algorithm, kind), 100)
     trials: list[Trial] = []
     for number in range(1, count + 1):
-        (values,) = next_assignments(spec, trials, 1)
+        (suggestion,) = next_trials(spec, trials, 1).suggestions
+        values = suggestion.assignments
         text = repr(objective(float(values["x"])))
         trials.append(
             Trial(number, str(number), values, (), TrialState.SUCCEEDED, (MetricSummary("m", text, text, text),))
