@@ -92,8 +92,12 @@ class Tpe(Algorithm):
             dense = ParzenEstimator(good[:, columns], widths, words, weight)
             sparse = ParzenEstimator(bad[:, columns], widths, words, weight)
             drawn = dense.sample(random, candidates)
-            unlike, like = np.unique(drawn, axis=0, return_inverse=True)  # of a short list, many are the same
-            gain = (dense.log_density(unlike) - sparse.log_density(unlike))[like]
+            if self._is_joint:
+                gain = dense.log_density(drawn) - sparse.log_density(drawn)
+            else:  # of a short list, many are the same
+                unlike, like = np.unique(drawn.ravel(), return_inverse=True)
+                unlike = unlike[:, np.newaxis]
+                gain = (dense.log_density(unlike) - sparse.log_density(unlike))[like]
             ranked[:, columns] = drawn[np.argsort(-gain, kind="stable")]
         return ranked
 
