@@ -37,7 +37,7 @@ def run(tmp_path, made) -> tuple[list, list]:
         async with engine.running(), asyncio.timeout(30):
             experiment = engine.create("default", made)
             engine.wake()
-            while (found := store.get_experiment_by_id(experiment.id)).active:
+            while (found := store.get_experiment_by_id(experiment.id)).active:  # noqa: ASYNC110  # the store tells nobody
                 await asyncio.sleep(0.05)
             return list(found.conditions), store.trials(experiment.id)
 
