@@ -139,7 +139,14 @@ class ExperimentRun:
             return None
         waiting = sum(not trial.state.is_final for trial in self._trials.values())
         wanted = min(self._spec.parallel - waiting, self._spec.max_trials - len(self._trials))
-        return await self._suggest(wanted) if wanted > 0 else None
+        # With a seed, suggestions must not hang on how many trials happened to end at once: one is asked for at a time.
+        step = 1 if "random_state" in self._spec.settings else max(wanted, 1)
+        for _ in range(0, wanted, step):
+            made = len(self._trials)
+            verdict = await self._suggest(step)
+            if verdict is not None or len(self._trials) == made:
+                return verdict
+        return None
 
     async def _suggest(self, wanted: int) -> Verdict | None:
         known = list(self._trials.values())

@@ -15,7 +15,7 @@ class RefusedBackend(JobBackend):
         """Refuses."""
         kind = f"{manifest.get('kind')} ({manifest.get('apiVersion')})"
         raise FailedPrecondition(
-            f"{where}: {kind} needs the Kubernetes backend (BACKEND or KUBERNETES_KUBECONFIG), which is not configured; "
+            f"{where}: {kind} needs the Kubernetes backend (BACKEND or KUBERNETES_KUBECONFIG), which is not there; "
             "locally a trial is a Job (batch/v1)"
         )
 
