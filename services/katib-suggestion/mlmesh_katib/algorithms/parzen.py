@@ -40,6 +40,16 @@ class ParzenEstimator:
         self._means = np.vstack([units, np.full(dimensions, 0.5)])
         self._widths = [_widths(units[:, index]) for index in range(dimensions)]
         self._smoothing = prior_weight / self._kernels
+        if dimensions == 1 and cells[0] and not categorical[0]:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Makes one kernel of equal ones: in few cells, most are."""
+        pairs = self._means[:, 0] + 1j * self._widths[0]
+        unlike, which = np.unique(pairs, return_inverse=True)
+        self._weights = np.bincount(which, self._weights)
+        self._means, self._widths = unlike.real[:, np.newaxis], [unlike.imag]
+        self._kernels = len(unlike)
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Draws coordinates, (count, dimensions)."""
