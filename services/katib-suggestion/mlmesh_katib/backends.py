@@ -26,5 +26,5 @@ def make_backend(settings: Settings, launcher: Launcher) -> JobBackend:
         log_bytes=settings.max_log_bytes,
     )
     processes = ProcessBackend(launcher, root, settings.ingress_url, settings.trial_timeout_seconds, limits)
-    pipelines = PipelineBackend(root, settings.pipeline_address, settings.pipeline_user)
+    pipelines = PipelineBackend(root, settings.pipeline_address, settings.pipeline_user or settings.local_user)
     return RoutingBackend(cluster if settings.backend == "kubernetes" else processes, pipelines, cluster)
