@@ -7,19 +7,15 @@ from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.jobs.kubernetes import KubernetesBackend
 from mlmesh_katib.jobs.pipeline import PipelineBackend
 from mlmesh_katib.jobs.process import ProcessBackend
-from mlmesh_katib.jobs.refused import RefusedBackend
 from mlmesh_katib.jobs.routing import RoutingBackend
 
 
 def make_backend(settings: Settings, launcher: Launcher) -> JobBackend:
     """Makes it; nothing is asked of a cluster or another service yet."""
     root = settings.service_dir / "trials"
-    has_cluster = settings.backend == "kubernetes" or settings.kubernetes_kubeconfig
-    cluster: JobBackend = RefusedBackend()
-    if has_cluster:
-        cluster = KubernetesBackend(
-            root, settings.kubernetes_kubeconfig, settings.kubernetes_context, settings.kubernetes_namespace
-        )
+    cluster = KubernetesBackend(
+        root, settings.kubernetes_kubeconfig, settings.kubernetes_context, settings.kubernetes_namespace
+    )
     limits = Limits(
         memory_bytes=settings.trial_memory_bytes,
         processes=settings.trial_processes,

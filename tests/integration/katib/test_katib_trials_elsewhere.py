@@ -111,3 +111,22 @@ def test_an_experiment_tunes_a_pipeline(tmp_path: Path):
             for trial in trials:
                 x = float(assignments(trial)["x"])
                 assert float(trial.observation.metrics[0].latest) == pytest.approx((x - 3) ** 2)
+
+
+def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say_so(tmp_path: Path):
+    made = manifest("no-cluster", maxTrialCount=2, maxFailedTrialCount=0)
+    template = made["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
+    replicas = {"Master": {"replicas": 1, "template": template}}
+    made["spec"]["trialTemplate"]["trialSpec"] = {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "spec": {"pytorchReplicaSpecs": replicas},
+    }
+    settings = {"KUBERNETES_KUBECONFIG": str(tmp_path / "none")}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
+        client = Client(katib)
+        client.create(made)
+        found = client.wait("no-cluster")
+        assert "Failed" in held(found.status.conditions)
+        messages = [condition.message for trial in client.trials("no-cluster") for condition in trial.conditions]
+        assert any("no cluster is configured" in message for message in messages), messages
