@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from mlmesh_katib.algorithms import ALGORITHMS, Observed, Question
+from mlmesh_katib.algorithms.boosting import QuantileBoosting
 from mlmesh_katib.algorithms.cmaes import GENERATION
 from mlmesh_katib.algorithms.parzen import ParzenEstimator
 from mlmesh_katib.space import Parameter, Space, Value, make_space
@@ -171,6 +172,27 @@ def test_cmaes_begins_again_where_it_is_stuck(strategy: str) -> None:
     labels = [int(trial.labels[GENERATION]) for trial in trials]
     assert labels == sorted(labels)
     assert len(trials) == 400
+
+
+@pytest.mark.parametrize("sigma", ["0.0001", "2", "1000000"])
+def test_cmaes_stays_inside_whatever_its_sigma(sigma: str) -> None:
+    chosen = {"random_state": "3", "sigma": sigma, "restart_strategy": "ipop"}
+    trials = run("cmaes", SQUARE, lambda point: -bowl(point) * 1e300, 40, chosen, parallel=4)
+    assert all(abs(float(value)) <= 5 for trial in trials for value in trial.point)
+
+
+# Boosting
+
+
+def test_boosting_tells_how_sure_it_is() -> None:
+    random = np.random.default_rng(1)
+    x = random.random((2000, 1))
+    noise = np.where(x[:, 0] < 0.5, 0.1, 1.0)
+    model = QuantileBoosting(1).fit(x, 3 * x[:, 0] + noise * random.standard_normal(2000))
+    mean, deviation = model.predict(np.array([[0.25], [0.75]]), return_std=True)
+    assert mean == pytest.approx([0.75, 2.25], abs=0.3)
+    assert deviation[0] < 0.4 < deviation[1] == pytest.approx(1.0, abs=0.3)
+    assert model.predict(np.array([[0.25]])) == pytest.approx(mean[:1])
 
 
 # Sobol

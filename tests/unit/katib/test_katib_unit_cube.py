@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mlmesh_katib.algorithms.unit import cells, from_unit, to_unit
 from mlmesh_katib.space import Parameter, Space
@@ -30,6 +30,7 @@ def ranges(draw: st.DrawFn) -> Parameter:
     return made("p", kind, repr(low), repr(high), "" if step is None else repr(step), distribution)
 
 
+@example(made("p", "int", str(-(2**53)), "3"), [1.0])
 @settings(max_examples=200, deadline=None)
 @given(parameter=ranges(), coordinates=st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_there_and_back_again(parameter: Parameter, coordinates: list[float]) -> None:

@@ -87,7 +87,7 @@ def _ask(
         acq_optimizer = "lbfgs" if _has_gradients(space, settings) else "sampling"
     optimizer = skopt.Optimizer(
         [_dimension(parameter) for parameter in space.parameters],
-        base_estimator=_estimator(settings["base_estimator"]),
+        base_estimator=_estimator(settings["base_estimator"], random),
         n_initial_points=1,
         acq_func=settings["acq_func"],
         acq_optimizer=acq_optimizer,
@@ -118,12 +118,12 @@ def _ask(
     return [_from_skopt(space, point) for point in asked]
 
 
-def _estimator(name: str) -> Any:
+def _estimator(name: str, random: np.random.Generator) -> Any:
     if name != "GBRT":
         return name
     from mlmesh_katib.algorithms.boosting import QuantileBoosting
 
-    return QuantileBoosting()
+    return QuantileBoosting(int(random.integers(2**31)))
 
 
 def _has_gradients(space: Space, settings: Mapping[str, str]) -> bool:

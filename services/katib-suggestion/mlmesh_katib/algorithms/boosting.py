@@ -20,10 +20,10 @@ class QuantileBoosting(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # 
     """Three models, one for each quantile.
 
     Args:
-        random_state: Seed, or source of randomness.
+        random_state: Seed; of all three, so that their trees are alike.
     """
 
-    def __init__(self, random_state: Any = None) -> None:
+    def __init__(self, random_state: int | None = None) -> None:
         self.random_state = random_state
 
     def fit(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Self:

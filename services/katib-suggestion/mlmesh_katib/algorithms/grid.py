@@ -44,23 +44,30 @@ class GridSearch(Algorithm):
 
 def _numbers(parameters: tuple[Parameter, ...], sizes: list[int], points: list[tuple[Value, ...]]) -> set[int]:
     """Gives the places of points in the order of the walk; of those that are on the grid."""
-    places = [{choice: index for index, choice in enumerate(parameter.choices)} for parameter in parameters]
+    places: list[dict[Value, int | None]] = [{} for _ in parameters]  # most values come again and again
     numbers = set()
     for point in points:
         number = 0
         for parameter, size, place, value in zip(parameters, sizes, places, point, strict=True):
-            if parameter.is_list:
-                index = place[value]
-            else:
-                step = parameter.step or 1.0
-                index = min(round((float(value) - parameter.low) / step), size - 1)
-                distance = abs(float(value) - (parameter.low + index * step))
-                if distance > step * _SAME and parameter.at(index) != value:
-                    break
+            if value not in place:
+                place[value] = _index(parameter, size, value)
+            index = place[value]
+            if index is None:
+                break
             number = number * size + index
         else:
             numbers.add(number)
     return numbers
+
+
+def _index(parameter: Parameter, size: int, value: Value) -> int | None:
+    """Gives the place of a value among the parameter's; None: it is between two of them."""
+    if parameter.is_list:
+        return parameter.choices.index(value)
+    step = parameter.step or 1.0
+    index = min(round((float(value) - parameter.low) / step), size - 1)
+    distance = abs(float(value) - (parameter.low + index * step))
+    return index if distance <= step * _SAME or parameter.at(index) == value else None
 
 
 def _point(parameters: tuple[Parameter, ...], sizes: list[int], number: int) -> tuple[Value, ...]:

@@ -6,7 +6,6 @@ S. Watanabe, "Tree-Structured Parzen Estimator: Understanding Its Algorithm Comp
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from mlmesh_kit.errors import InvalidArgument
@@ -62,7 +61,8 @@ class Tpe(Algorithm):
             bad = np.ones(len(units), dtype=bool)
             bad[good] = False
             proposed = self._propose(space, question, units[good], units[bad], random)
-            point = next((point for point in proposed if point not in tried), None)
+            candidates = (from_unit(space, row[np.newaxis])[0] for row in proposed)
+            point = next((candidate for candidate in candidates if candidate not in tried), None)
             new = draw_new(space, random, tried, 1) if point is None else [point]
             if not new:
                 break
@@ -78,8 +78,8 @@ class Tpe(Algorithm):
         good: NDArray[np.float64],
         bad: NDArray[np.float64],
         random: np.random.Generator,
-    ) -> Sequence[tuple[Value, ...]]:
-        """Gives candidates, the most promising first."""
+    ) -> NDArray[np.float64]:
+        """Gives candidates, (n, number of parameters), the most promising first."""
         settings = question.settings
         candidates = max(1, int(settings.get("n_ei_candidates", settings.get("n_EI_candidates", "24"))))
         weight = float(settings.get("prior_weight", "1"))
@@ -92,9 +92,14 @@ class Tpe(Algorithm):
             dense = ParzenEstimator(good[:, columns], widths, words, weight)
             sparse = ParzenEstimator(bad[:, columns], widths, words, weight)
             drawn = dense.sample(random, candidates)
-            gain = dense.log_density(drawn) - sparse.log_density(drawn)
+            if self._is_joint:
+                gain = dense.log_density(drawn) - sparse.log_density(drawn)
+            else:  # of a short list, many are the same
+                unlike, like = np.unique(drawn.ravel(), return_inverse=True)
+                unlike = unlike[:, np.newaxis]
+                gain = (dense.log_density(unlike) - sparse.log_density(unlike))[like]
             ranked[:, columns] = drawn[np.argsort(-gain, kind="stable")]
-        return from_unit(space, ranked)
+        return ranked
 
 
 class MultivariateTpe(Tpe):

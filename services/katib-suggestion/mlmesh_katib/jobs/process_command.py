@@ -16,12 +16,10 @@ class Command:
     Attributes:
         words: Command and arguments.
         environment: Variables.
-        limits: `resources.limits`.
     """
 
     words: tuple[str, ...]
     environment: Mapping[str, str]
-    limits: Mapping[str, Any]
 
 
 def read_command(manifest: Mapping[str, Any], primary_container: str, where: str) -> Command:
@@ -49,13 +47,7 @@ def read_command(manifest: Mapping[str, Any], primary_container: str, where: str
         raise InvalidArgument("must be there: locally no image says what to run", field=f"{path}.command")
     if len(words) > MAX_ARGUMENTS:
         raise InvalidArgument(f"must hold at most {MAX_ARGUMENTS} words", field=f"{path}.command")
-    resources = container.get("resources")
-    limits = resources.get("limits") if isinstance(resources, Mapping) else None
-    return Command(
-        tuple(words),
-        _environment(container.get("env") or [], f"{path}.env"),
-        limits if isinstance(limits, Mapping) else {},
-    )
+    return Command(tuple(words), _environment(container.get("env") or [], f"{path}.env"))
 
 
 def _container(spec: Mapping[str, Any], primary: str, where: str) -> tuple[Mapping[str, Any], str]:
