@@ -7,24 +7,20 @@ from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.jobs.kubernetes import KubernetesBackend
 from mlmesh_katib.jobs.pipeline import PipelineBackend
 from mlmesh_katib.jobs.process import ProcessBackend
-from mlmesh_katib.jobs.refused import RefusedBackend
 from mlmesh_katib.jobs.routing import RoutingBackend
 
 
 def make_backend(settings: Settings, launcher: Launcher) -> JobBackend:
     """Makes it; nothing is asked of a cluster or another service yet."""
     root = settings.service_dir / "trials"
-    has_cluster = settings.backend == "kubernetes" or settings.kubernetes_kubeconfig
-    cluster: JobBackend = RefusedBackend()
-    if has_cluster:
-        cluster = KubernetesBackend(
-            root, settings.kubernetes_kubeconfig, settings.kubernetes_context, settings.kubernetes_namespace
-        )
+    cluster = KubernetesBackend(
+        root, settings.kubernetes_kubeconfig, settings.kubernetes_context, settings.kubernetes_namespace
+    )
     limits = Limits(
         memory_bytes=settings.trial_memory_bytes,
         processes=settings.trial_processes,
         log_bytes=settings.max_log_bytes,
     )
     processes = ProcessBackend(launcher, root, settings.ingress_url, settings.trial_timeout_seconds, limits)
-    pipelines = PipelineBackend(root, settings.pipeline_address, settings.pipeline_user)
+    pipelines = PipelineBackend(root, settings.pipeline_address, settings.pipeline_user or settings.local_user)
     return RoutingBackend(cluster if settings.backend == "kubernetes" else processes, pipelines, cluster)

@@ -23,6 +23,7 @@ from mlmesh_katib.editing import edit, pause
 from mlmesh_katib.experiment import Experiment, conditions_after
 from mlmesh_katib.experiment_run import ExperimentRun
 from mlmesh_katib.jobs.conditions import parse_conditions
+from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
 from mlmesh_katib.manifest import parse_manifest
 from mlmesh_katib.store import KatibStore
 
@@ -82,8 +83,9 @@ class ExperimentEngine:
         template = spec.template
         where = "manifest.spec.trialTemplate"
         self._backend.check(template.manifest, template.primary_container, f"{where}.trialSpec")
-        kind = str(template.manifest.get("kind", ""))
-        parse_conditions(kind, template.success_condition, template.failure_condition, where)
+        if template.manifest.get("apiVersion") != PIPELINE_API_VERSION:  # the end of a run is said by its state
+            kind = str(template.manifest.get("kind", ""))
+            parse_conditions(kind, template.success_condition, template.failure_condition, where)
         return self._store.create_experiment(namespace, spec.name, manifest)
 
     async def update(self, namespace: str, name: str, manifest: Mapping[str, Any], paths: Sequence[str]) -> Experiment:

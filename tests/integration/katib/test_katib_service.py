@@ -159,7 +159,6 @@ def path_of(made: dict, path: str):
         ("spec.trialTemplate.trialParameters", [], "manifest.spec.trialTemplate.trialParameters"),
         ("spec.trialTemplate.trialParameters.0.reference", "y", "trialParameters[0].reference"),
         ("spec.trialTemplate.primaryContainerName", "other", "'other'"),
-        ("spec.trialTemplate.trialSpec.kind", "PyTorchJob", "Kubernetes backend"),
         ("spec.earlyStopping", {"algorithmName": "medianstop"}, "manifest.spec.earlyStopping"),
         ("spec.metricsCollectorSpec", {"source": {"filter": {"metricsFormat": ["("]}}}, "metricsFormat[0]"),
         ("metadata.namespace", [], "manifest.metadata.namespace"),
