@@ -26,7 +26,7 @@ $(VENV)/.installed: $(VENV)/.uv locks/main.txt $(PYPROJECTS)
 	@touch $@
 
 # Stock clients whose pins or symbols clash with ours live in environments of their own.
-clients: .venvs/mlmd/.installed .venvs/triton/.installed ## Install the stock clients that the conformance tests drive
+clients: .venvs/mlmd/.installed .venvs/triton/.installed .venvs/katib/.installed ## Install the stock clients that the conformance tests drive
 
 .venvs/%/.installed: locks/%.txt | $(VENV)/.uv
 	$(PYTHON) -m venv .venvs/$*

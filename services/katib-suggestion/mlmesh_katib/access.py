@@ -22,7 +22,11 @@ ACCESS: AccessTable = {
         "GetExperiment": Access("get", "experiments", "name"),
         "ListExperiments": Access("list", "experiments", "parent"),
         "DeleteExperiment": Access("delete", "experiments", "name"),
+        "UpdateExperiment": Access("update", "experiments", "experiment.name"),
+        "PauseExperiment": Access("update", "experiments", "name"),
+        "ResumeExperiment": Access("update", "experiments", "name"),
         "GetTrial": Access("get", "trials", "name"),
         "ListTrials": Access("list", "trials", "parent"),
+        "ListObservations": Access("get", "trials", "parent"),
     },
 }

@@ -9,32 +9,26 @@ import contextlib
 import logging
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlmesh_kit.errors import ServiceError
-from mlmesh_kit.launch import ExitStatus, Process, WarmLauncher, sweep
+from mlmesh_kit.launch import WarmLauncher
 from mlmesh_kit.lease import LeaseStore
 
-from mlmesh_katib.collector import CollectionTimeout
+from mlmesh_katib.backends import make_backend
 from mlmesh_katib.config import Settings
-from mlmesh_katib.experiment import (
-    Experiment,
-    Trial,
-    TrialState,
-    Verdict,
-    conditions_after,
-    decide,
-    now_ms,
-)
-from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
-from mlmesh_katib.objective import summarize
-from mlmesh_katib.runner import TrialRunner
-from mlmesh_katib.store import KatibStore, MetricLog
-from mlmesh_katib.suggestion import next_assignments
+from mlmesh_katib.editing import edit, pause
+from mlmesh_katib.experiment import Experiment, conditions_after
+from mlmesh_katib.experiment_run import ExperimentRun
+from mlmesh_katib.jobs.conditions import parse_conditions
+from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
+from mlmesh_katib.manifest import parse_manifest
+from mlmesh_katib.store import KatibStore
 
 logger = logging.getLogger(__name__)
+MAX_ERRORS = 5
 
 
 class ExperimentEngine:
@@ -54,8 +48,11 @@ class ExperimentEngine:
         self._launcher = WarmLauncher(settings.preload_modules)
         self._slots = asyncio.Semaphore(settings.max_running_trials)
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._runs: dict[int, ExperimentRun] = {}
+        self._errors: dict[int, int] = {}
         self._wake = asyncio.Event()
-        self.runner = TrialRunner(self._launcher, settings)
+        self._backend = make_backend(settings, self._launcher)
+        self._root = settings.service_dir / "trials"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,6 +63,8 @@ class ExperimentEngine:
             try:
                 yield
             finally:
+                for run in self._runs.values():
+                    run.leave()
                 tasks = [loop, *self._running.values()]
                 for task in tasks:
                     task.cancel()
@@ -81,7 +80,48 @@ class ExperimentEngine:
             AlreadyExists: There is one of this name.
         """
         spec = parse_manifest(manifest, self._settings.max_trials)
+        template = spec.template
+        where = "manifest.spec.trialTemplate"
+        self._backend.check(template.manifest, template.primary_container, f"{where}.trialSpec")
+        if template.manifest.get("apiVersion") != PIPELINE_API_VERSION:  # the end of a run is said by its state
+            kind = str(template.manifest.get("kind", ""))
+            parse_conditions(kind, template.success_condition, template.failure_condition, where)
         return self._store.create_experiment(namespace, spec.name, manifest)
+
+    async def update(self, namespace: str, name: str, manifest: Mapping[str, Any], paths: Sequence[str]) -> Experiment:
+        """Changes an experiment's budget or goal, while it runs or after it has ended by its budget.
+
+        Raises:
+            NotFound: There is none of this name.
+            InvalidArgument, FailedPrecondition: See `edit`.
+        """
+        most = self._settings.max_trials
+        return await self._change(namespace, name, lambda found, made: edit(found, made, manifest, paths, most))
+
+    async def pause(self, namespace: str, name: str, *, paused: bool) -> Experiment:
+        """Pauses an experiment, or takes it up again.
+
+        Raises:
+            NotFound: There is none of this name.
+            FailedPrecondition: It has ended.
+        """
+        return await self._change(namespace, name, lambda found, _: pause(found, paused))
+
+    def stop_early(self, trial_name: str, reason: str) -> bool:
+        """Ends a trial that runs here as EarlyStopped; False if none of this name does."""
+        return any(run.stop_early(trial_name, reason) for run in self._runs.values())
+
+    async def _change(self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]) -> Experiment:
+        changed = await asyncio.to_thread(self._store.change_experiment, namespace, name, change)
+        run = self._runs.get(changed.id)
+        if run is not None:
+            run.change(changed, parse_manifest(changed.manifest, self._settings.max_trials))
+        self._wake.set()
+        return changed
+
+    def log_path(self, experiment: Experiment, trial_name: str) -> Path:
+        """Gives the file with what a trial printed."""
+        return self._root / str(experiment.id) / trial_name / "log"
 
     def wake(self) -> None:
         """Says that there may be work, from the loop's thread."""
@@ -98,7 +138,7 @@ class ExperimentEngine:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        folder = self.runner.folder(experiment, "")
+        folder = self._root / str(experiment.id)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _claim_forever(self) -> None:
@@ -120,191 +160,63 @@ class ExperimentEngine:
         kept = await asyncio.to_thread(self._leases.renew, list(held), self._owner, self._settings.lease_seconds)
         for key in held.keys() - kept:  # another replica thinks that we are dead
             logger.warning("lost the lease of experiment %s", held[key])
+            if (run := self._runs.get(held[key])) is not None:
+                run.leave()
             if (task := self._running.get(held[key])) is not None:
                 task.cancel()
         for experiment_id in await asyncio.to_thread(self._store.active_experiments):
             if experiment_id in self._running:
+                await self._look_at(experiment_id)
                 continue
             ttl = self._settings.lease_seconds
             if await asyncio.to_thread(self._leases.claim, _lease(experiment_id), self._owner, ttl):
                 task = asyncio.create_task(self._run(experiment_id), name=f"experiment {experiment_id}")
                 self._running[experiment_id] = task
 
+    async def _look_at(self, experiment_id: int) -> None:
+        """Takes over what another replica was asked to change."""
+        run = self._runs.get(experiment_id)
+        experiment = await asyncio.to_thread(self._store.get_experiment_by_id, experiment_id)
+        if run is None or experiment is None:
+            return
+        if (experiment.paused, experiment.manifest) != (run.experiment.paused, run.experiment.manifest):
+            run.change(experiment, parse_manifest(experiment.manifest, self._settings.max_trials))
+
     async def _run(self, experiment_id: int) -> None:
         try:
             experiment = await asyncio.to_thread(self._store.get_experiment_by_id, experiment_id)
             if experiment is not None and experiment.active:
                 spec = parse_manifest(experiment.manifest, self._settings.max_trials)
-                await _ExperimentRun(experiment, spec, self._store, self.runner, self._slots).run()
+                run = ExperimentRun(experiment, spec, self._store, self._backend, self._slots)
+                self._runs[experiment_id] = run
+                await run.run()
+            self._errors.pop(experiment_id, None)
         except asyncio.CancelledError:
             raise
-        except Exception:
-            # Left active: it is tried again with the next heartbeat, perhaps by another replica.
+        except Exception as error:
             logger.exception("experiment %s", experiment_id)
-            await asyncio.sleep(1)
+            await self._failed(experiment_id, error)
         finally:
             self._running.pop(experiment_id, None)
+            self._runs.pop(experiment_id, None)
             with contextlib.suppress(ServiceError):
                 await asyncio.to_thread(self._leases.release, _lease(experiment_id), self._owner)
+
+    async def _failed(self, experiment_id: int, error: Exception) -> None:
+        """Leaves it active to be tried again with the next heartbeat; after MAX_ERRORS times it has failed."""
+        self._errors[experiment_id] = self._errors.get(experiment_id, 0) + 1
+        if self._errors[experiment_id] < MAX_ERRORS:
+            await asyncio.sleep(1)
+            return
+        said = error.message if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
+        message = f"running the experiment failed {MAX_ERRORS} times, at last with: {said}"[:2000]
+        with contextlib.suppress(Exception):
+            experiment = await asyncio.to_thread(self._store.get_experiment_by_id, experiment_id)
+            if experiment is not None:
+                conditions = conditions_after(experiment.conditions, "Failed", "ExperimentFailed", message)
+                await asyncio.to_thread(self._store.set_conditions, experiment_id, conditions, over=True)
+        self._errors.pop(experiment_id, None)
 
 
 def _lease(experiment_id: int) -> str:
     return f"experiment/{experiment_id}"
-
-
-class _ExperimentRun:
-    """One experiment, from where it is to its end."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        spec: ExperimentSpec,
-        store: KatibStore,
-        runner: TrialRunner,
-        slots: asyncio.Semaphore,
-    ) -> None:
-        self._experiment = experiment
-        self._spec = spec
-        self._store = store
-        self._runner = runner
-        self._slots = slots
-        self._trials: dict[int, Trial] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._exhausted = False
-
-    async def run(self) -> None:
-        """Runs to the end, or until cancelled (then the trials' processes are killed)."""
-        try:
-            await self._recover()
-            while (verdict := self._verdict()) is None:
-                await self._fill()
-                if self._tasks:
-                    done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
-                    for number in [number for number, task in self._tasks.items() if task in done]:
-                        self._tasks.pop(number).result()
-            await self._stop_trials()
-            await self._end(verdict)
-        finally:
-            await self._stop_trials()
-
-    def _verdict(self) -> Verdict | None:
-        return decide(self._spec, list(self._trials.values()), exhausted=self._exhausted)
-
-    async def _recover(self) -> None:
-        for trial in await asyncio.to_thread(self._store.trials, self._experiment.id):
-            found = trial
-            if trial.state is TrialState.RUNNING:
-                if trial.pid is not None and trial.process_started is not None:
-                    await asyncio.to_thread(sweep, trial.pid, trial.process_started)
-                found = replace(
-                    trial.enter(TrialState.CREATED, "Trial was interrupted and will run again"),
-                    pid=None,
-                    process_started=None,
-                )
-                await asyncio.to_thread(self._store.save_trial, self._experiment.id, found)
-            self._trials[found.number] = found
-        if not any(condition.type == "Running" for condition in self._experiment.conditions):
-            conditions = conditions_after(
-                self._experiment.conditions, "Running", "ExperimentRunning", "Experiment is running"
-            )
-            self._experiment = replace(self._experiment, conditions=conditions)
-            await asyncio.to_thread(self._store.set_conditions, self._experiment.id, conditions, over=False)
-
-    async def _fill(self) -> None:
-        """Starts trials until `parallel` of them run: those that were made before, then new ones."""
-        for trial in list(self._trials.values()):
-            if trial.state is TrialState.CREATED and trial.number not in self._tasks:
-                if len(self._tasks) >= self._spec.parallel:
-                    return
-                self._begin(trial)
-        wanted = min(self._spec.parallel - len(self._tasks), self._spec.max_trials - len(self._trials))
-        if wanted <= 0 or self._exhausted:
-            return
-        known = list(self._trials.values())
-        suggested = await asyncio.to_thread(next_assignments, self._spec, known, wanted)
-        self._exhausted = len(suggested) < wanted
-        made = [self._make(number, values) for number, values in enumerate(suggested, len(self._trials) + 1)]
-        if made:
-            await asyncio.to_thread(self._store.add_trials, self._experiment.id, made)
-        for trial in made:
-            self._trials[trial.number] = trial
-            self._begin(trial)
-
-    def _make(self, number: int, assignments: dict[str, str]) -> Trial:
-        conditions = conditions_after((), "Created", "TrialCreated", "Trial is created")
-        return Trial(number, f"{self._experiment.name}-{number}", assignments, conditions)
-
-    def _begin(self, trial: Trial) -> None:
-        self._tasks[trial.number] = asyncio.create_task(self._run_trial(trial), name=trial.name)
-
-    async def _run_trial(self, trial: Trial) -> None:
-        async with self._slots:
-            process: Process | None = None
-            try:
-                process = await self._runner.start(self._experiment, self._spec, trial)
-                trial = replace(
-                    trial.enter(TrialState.RUNNING, "Trial is running"),
-                    attempts=trial.attempts + 1,
-                    pid=process.pid,
-                    process_started=process.started,
-                    started_ms=now_ms(),
-                )
-                await self._save(trial)
-                ended = await process.wait()
-            except asyncio.CancelledError:
-                if process is not None:
-                    process.kill()
-                raise
-            if ended.lost:  # the launcher was killed, not the trial: run it again
-                await self._save(trial.enter(TrialState.CREATED, "Trial was interrupted and will run again"))
-                return
-            await self._finish(trial, ended)
-
-    async def _finish(self, trial: Trial, ended: ExitStatus) -> None:
-        logs: list[MetricLog] = []
-        problem = f"the trial printed no number as {self._spec.objective.metric}"
-        try:
-            logs = await asyncio.to_thread(self._runner.collect, self._experiment, self._spec, trial)
-        except CollectionTimeout as error:
-            problem = str(error)
-        observation = tuple(summarize([(log.name, log.value) for log in logs]))
-        trial = replace(trial, observation=observation, completed_ms=now_ms(), pid=None, process_started=None)
-        if not ended.ok:
-            trial = trial.enter(TrialState.FAILED, f"Trial has failed: it {ended.describe()}")
-        elif self._spec.objective.value(observation) is None:
-            trial = trial.enter(
-                TrialState.METRICS_UNAVAILABLE,
-                f"Metrics are not available: {problem}",
-            )
-        else:
-            trial = trial.enter(TrialState.SUCCEEDED, "Trial has succeeded")
-        await self._save(trial, logs)
-
-    async def _save(self, trial: Trial, logs: Sequence[MetricLog] = ()) -> None:
-        # What is not written yet must not count: the experiment would end, and cancel the writing of its last trial.
-        # A write that has begun is waited for: its thread cannot be stopped, and what follows must come after it.
-        writing = asyncio.ensure_future(
-            asyncio.to_thread(self._store.save_trial, self._experiment.id, trial, logs),
-        )
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await writing
-            self._trials[trial.number] = trial
-            raise
-        self._trials[trial.number] = trial
-
-    async def _stop_trials(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        self._tasks.clear()
-
-    async def _end(self, verdict: Verdict) -> None:
-        for trial in list(self._trials.values()):
-            if not trial.state.is_final:  # the goal was reached while it ran
-                killed = trial.enter(TrialState.KILLED, "Trial is killed: the experiment is over")
-                await self._save(replace(killed, completed_ms=now_ms(), pid=None, process_started=None))
-        kind = "Succeeded" if verdict.succeeded else "Failed"
-        conditions = conditions_after(self._experiment.conditions, kind, verdict.reason, verdict.message)
-        await asyncio.to_thread(self._store.set_conditions, self._experiment.id, conditions, over=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -19,11 +19,16 @@ class TrialState(Enum):
     FAILED = "Failed"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     KILLED = "Killed"
+    EARLY_STOPPED = "EarlyStopped"
 
     @property
     def is_final(self) -> bool:
         """Whether nothing more comes."""
         return self not in {TrialState.CREATED, TrialState.RUNNING}
+
+
+REPORTED = frozenset({TrialState.SUCCEEDED, TrialState.EARLY_STOPPED})
+"""The states in which what a trial reported counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,13 @@ class Trial:
 
     Attributes:
         number: From 1, in the order they were made.
-        name: `<experiment>-<number>`.
+        name: `<experiment>-<number>`, or what the algorithm called it.
         assignments: Parameter → value, as the trial gets it.
         observation: What it reported.
         attempts: How often it was started.
-        pid, process_started: Of the process that runs it, for clearing up after a crash.
+        reference: Finds its job again (`Job.reference`); None: there is none.
+        labels: What the algorithm gave it.
+        ended_order: Its place among the trials of the experiment that have ended, from 1; None: it has not.
         started_ms, completed_ms: Milliseconds since the epoch.
     """
 
@@ -66,8 +73,9 @@ class Trial:
     state: TrialState = TrialState.CREATED
     observation: tuple[MetricSummary, ...] = ()
     attempts: int = 0
-    pid: int | None = None
-    process_started: float | None = None
+    reference: Mapping[str, Any] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ended_order: int | None = None
     started_ms: int | None = None
     completed_ms: int | None = None
 
@@ -84,6 +92,8 @@ class Experiment:
     Attributes:
         active: Whether there is work left.
         created_ms, completed_ms: Milliseconds since the epoch.
+        settings: The algorithm's settings that its answers changed.
+        paused: No more trials are started.
     """
 
     id: int
@@ -94,6 +104,8 @@ class Experiment:
     active: bool
     created_ms: int
     completed_ms: int | None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ def best_trial(spec: ExperimentSpec, trials: Sequence[Trial]) -> Trial | None:
     """Finds the trial with the best objective; the first of several that are equal."""
     best: tuple[float, Trial] | None = None
     for trial in trials:
-        value = spec.objective.value(trial.observation) if trial.state is TrialState.SUCCEEDED else None
+        value = spec.objective.value(trial.observation) if trial.state in REPORTED else None
         if value is not None and (best is None or spec.objective.loss(value) < best[0]):
             best = (spec.objective.loss(value), trial)
     return best[1] if best else None

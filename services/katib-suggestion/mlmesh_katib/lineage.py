@@ -19,7 +19,7 @@ from mlmesh_protos.ml_metadata import metadata_store_service_pb2 as service
 from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc
 
 from mlmesh_katib.config import Settings
-from mlmesh_katib.experiment import Experiment, Trial, TrialState
+from mlmesh_katib.experiment import REPORTED, Experiment, Trial, TrialState
 from mlmesh_katib.store import KatibStore
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ _STATES = {
     TrialState.SUCCEEDED: mlmd.Execution.COMPLETE,
     TrialState.FAILED: mlmd.Execution.FAILED,
     TrialState.METRICS_UNAVAILABLE: mlmd.Execution.FAILED,
+    TrialState.EARLY_STOPPED: mlmd.Execution.COMPLETE,
     TrialState.KILLED: mlmd.Execution.CANCELED,
 }
 
@@ -147,7 +148,7 @@ class LineagePublisher:
         if known.HasField("execution"):
             execution.id = known.execution.id
         pairs = []
-        if trial.state is TrialState.SUCCEEDED:
+        if trial.state in REPORTED:
             event = mlmd.Event(type=mlmd.Event.OUTPUT)
             event.path.steps.add(key="observation")
             pair = service.PutExecutionRequest.ArtifactAndEvent(

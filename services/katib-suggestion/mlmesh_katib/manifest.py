@@ -1,15 +1,17 @@
 """Katib Experiment manifests (kubeflow.org/v1beta1), checked, as plain values."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.names import check_name
 
-from mlmesh_katib.algorithms import ALGORITHMS, Question
+from mlmesh_katib.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, Question
+from mlmesh_katib.collectors import CollectorSpec
+from mlmesh_katib.collectors import parse as parse_collector
+from mlmesh_katib.early_stopping import EARLY_STOPPING
 from mlmesh_katib.objective import STRATEGIES, Objective
 from mlmesh_katib.space import Space, make_parameter, make_space
 from mlmesh_katib.template import TrialTemplate, parse_template
@@ -18,10 +20,8 @@ API_VERSION = "kubeflow.org/v1beta1"
 MAX_NAME = 40  # as Katib: the names of trials and pods are made of it
 DEFAULT_PARALLEL = 3
 MAX_METRIC_NAME = 200
-MAX_FILTERS = 20
-MAX_FILTER_LENGTH = 500
-# Katib has these; they belong to a later state of this service, and are refused rather than ignored.
-_LATER = ("nasConfig", "earlyStopping")
+RESUME_NEVER = "Never"
+RESUME_POLICIES = (RESUME_NEVER, "LongRunning", "FromVolume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,10 @@ class ExperimentSpec:
         max_trials: Most trials.
         max_failed: Failed trials beyond which the experiment fails; None: no limit.
         parallel: Trials at once.
-        filters: Of the metrics collector.
+        collector: Where metrics are read.
+        early_stopping: Name of the rule; None: none.
+        resume_policy: Katib's.
+        nas: Katib's nasConfig; None: none.
     """
 
     name: str
@@ -44,7 +47,11 @@ class ExperimentSpec:
     max_trials: int
     max_failed: int | None
     parallel: int
-    filters: tuple[str, ...]
+    collector: CollectorSpec
+    early_stopping: str | None
+    early_stopping_settings: Mapping[str, str]
+    resume_policy: str
+    nas: Mapping[str, Any] | None
 
 
 def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSpec:
@@ -68,11 +75,14 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
     )
     where = "manifest.spec"
     spec = as_object(manifest.get("spec"), where)
-    for key in _LATER:
-        if spec.get(key):
-            raise FailedPrecondition(f"{where}.{key} is not served yet")
     objective = _objective(as_object(spec.get("objective"), f"{where}.objective"), f"{where}.objective")
-    space = _space(as_list(spec.get("parameters"), f"{where}.parameters"), f"{where}.parameters")
+    nas = None if spec.get("nasConfig") is None else as_object(spec["nasConfig"], f"{where}.nasConfig")
+    if nas is not None and spec.get("parameters"):
+        raise InvalidArgument("only one of parameters and nasConfig can be given", field=f"{where}.nasConfig")
+    if nas is not None:
+        space = Space(())
+    else:
+        space = _space(as_list(spec.get("parameters"), f"{where}.parameters"), f"{where}.parameters")
     most = as_count(spec.get("maxTrialCount"), f"{where}.maxTrialCount", default=max_trials, smallest=1)
     if most > max_trials:
         raise InvalidArgument(f"must be at most {max_trials}", field=f"{where}.maxTrialCount")
@@ -83,19 +93,46 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         raise InvalidArgument(f"must not be above maxTrialCount ({most})", field=f"{where}.parallelTrialCount")
     failed = None
     if spec.get("maxFailedTrialCount") is not None:
+        # More than maxTrialCount is no limit. Katib refuses it, and has it in an example (simple-pbt).
         failed = as_count(spec["maxFailedTrialCount"], f"{where}.maxFailedTrialCount", default=0, smallest=0)
-        if failed > most:
-            raise InvalidArgument(f"must not be above maxTrialCount ({most})", field=f"{where}.maxFailedTrialCount")
-    algorithm, settings = _algorithm(as_object(spec.get("algorithm"), f"{where}.algorithm"), f"{where}.algorithm")
-    question = Question(space, settings, (), max_trial_count=most if spec.get("maxTrialCount") is not None else 0)
+    given = spec.get("algorithm", {"algorithmName": DEFAULT_ALGORITHM})
+    algorithm, settings = _algorithm(as_object(given, f"{where}.algorithm"), f"{where}.algorithm")
+    question = Question(
+        space,
+        settings,
+        (),
+        max_trial_count=most if spec.get("maxTrialCount") is not None else 0,
+        parallel=parallel,
+        nas=nas,
+        experiment=name,
+    )
     ALGORITHMS[algorithm].validate(question)
     template = parse_template(
         as_object(spec.get("trialTemplate"), f"{where}.trialTemplate"),
-        [parameter.name for parameter in space.parameters],
+        None if nas is not None else [parameter.name for parameter in space.parameters],
         f"{where}.trialTemplate",
     )
-    filters = _filters(spec.get("metricsCollectorSpec"), f"{where}.metricsCollectorSpec")
-    return ExperimentSpec(name, objective, algorithm, settings, space, template, most, failed, parallel, filters)
+    collector = parse_collector(spec.get("metricsCollectorSpec"), objective.metrics, f"{where}.metricsCollectorSpec")
+    stopping, stopping_settings = _early_stopping(spec.get("earlyStopping"), f"{where}.earlyStopping")
+    policy = spec.get("resumePolicy") or RESUME_NEVER
+    if policy not in RESUME_POLICIES:
+        raise InvalidArgument(f"must be one of {', '.join(RESUME_POLICIES)}", field=f"{where}.resumePolicy")
+    return ExperimentSpec(
+        name=name,
+        objective=objective,
+        algorithm=algorithm,
+        settings=settings,
+        space=space,
+        template=template,
+        max_trials=most,
+        max_failed=failed,
+        parallel=parallel,
+        collector=collector,
+        early_stopping=stopping,
+        early_stopping_settings=stopping_settings,
+        resume_policy=policy,
+        nas=nas,
+    )
 
 
 def _objective(objective: Mapping[str, Any], where: str) -> Objective:
@@ -130,12 +167,16 @@ def _algorithm(algorithm: Mapping[str, Any], where: str) -> tuple[str, dict[str,
         raise InvalidArgument(
             f"unknown algorithm name {name}; served are {', '.join(sorted(ALGORITHMS))}", field=f"{where}.algorithmName"
         )
+    return name, _settings(algorithm, where)
+
+
+def _settings(algorithm: Mapping[str, Any], where: str) -> dict[str, str]:
     settings = {}
     for index, item in enumerate(as_list(algorithm.get("algorithmSettings", []), f"{where}.algorithmSettings")):
         path = f"{where}.algorithmSettings[{index}]"
         setting = as_object(item, path)
         settings[as_text(setting.get("name"), f"{path}.name")] = _scalar(setting.get("value"), f"{path}.value")
-    return name, settings
+    return settings
 
 
 def _space(parameters: Sequence[Any], where: str) -> Space:
@@ -162,32 +203,19 @@ def _space(parameters: Sequence[Any], where: str) -> Space:
     return make_space(made, where)
 
 
-def _filters(collector: Any, where: str) -> tuple[str, ...]:
-    if collector is None:
-        return ()
-    spec = as_object(collector, where)
-    kind = as_object(spec.get("collector", {"kind": "StdOut"}), f"{where}.collector").get("kind", "StdOut")
-    if kind != "StdOut":
-        raise FailedPrecondition(f"{where}.collector.kind: {kind} is not served yet; StdOut is")
-    source = as_object(spec.get("source", {}), f"{where}.source")
-    path = f"{where}.source.filter.metricsFormat"
-    formats = as_list(as_object(source.get("filter", {}), f"{where}.source.filter").get("metricsFormat", []), path)
-    if len(formats) > MAX_FILTERS:
-        raise InvalidArgument(f"must hold at most {MAX_FILTERS} expressions", field=path)
-    found = []
-    for index, item in enumerate(formats):
-        text = as_text(item, f"{path}[{index}]")
-        try:
-            groups = re.compile(text[:MAX_FILTER_LENGTH]).groups if len(text) <= MAX_FILTER_LENGTH else 0
-        except (re.error, RecursionError, OverflowError) as error:
-            raise InvalidArgument(f"must be a regular expression: {error}", field=f"{path}[{index}]") from error
-        if groups < 2:
-            raise InvalidArgument(
-                f"must have two groups, name and value, and at most {MAX_FILTER_LENGTH} characters",
-                field=f"{path}[{index}]",
-            )
-        found.append(text)
-    return tuple(found)
+def _early_stopping(given: Any, where: str) -> tuple[str | None, dict[str, str]]:
+    if given is None:
+        return None, {}
+    rule = as_object(given, where)
+    name = as_text(rule.get("algorithmName"), f"{where}.algorithmName")
+    if name not in EARLY_STOPPING:
+        raise InvalidArgument(
+            f"unknown early stopping algorithm {name}; served are {', '.join(sorted(EARLY_STOPPING)) or 'none'}",
+            field=f"{where}.algorithmName",
+        )
+    settings = _settings(rule, where)
+    EARLY_STOPPING[name].validate(settings)
+    return name, settings
 
 
 def as_object(value: Any, field: str) -> Mapping[str, Any]:

@@ -1,13 +1,9 @@
 """Objectives: which metric, which way, and what a trial's reports make of it."""
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Katib's default filter of the StdOut collector: `name=value`, with a float as the value.
-DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
-MAX_LINE = 4096
 STRATEGIES = ("min", "max", "latest")
 
 
@@ -43,6 +39,11 @@ class Objective:
                 return number if number is not None and math.isfinite(number) else None
         return None
 
+    def number(self, text: str) -> float | None:
+        """Reads a report; None where it is no finite number."""
+        number = _number(text)
+        return number if number is not None and math.isfinite(number) else None
+
     def loss(self, value: float) -> float:
         """Turns the objective around where larger is better."""
         return -value if self.maximize else value
@@ -62,32 +63,6 @@ class MetricSummary:
     latest: str
     min: str
     max: str
-
-
-def parse_log(lines: Iterable[str], metrics: Sequence[str], filters: Sequence[str]) -> list[tuple[str, str]]:
-    """Finds the metrics in what a trial printed.
-
-    Args:
-        lines: Of its output; only the first MAX_LINE characters of each are looked at.
-        metrics: The names that count.
-        filters: Regular expressions with two groups, name and value; empty: Katib's default.
-
-    Returns:
-        (name, value) pairs in the order they were printed.
-    """
-    patterns = [re.compile(pattern) for pattern in filters or (DEFAULT_FILTER,)]
-    wanted = set(metrics)
-    found = []
-    for line in lines:
-        head = line[:MAX_LINE]
-        if not any(name in head for name in wanted):
-            continue
-        for pattern in patterns:
-            for match in pattern.finditer(head):
-                name, value = ((match.group(number) or "").strip() for number in (1, 2))
-                if name in wanted and value:
-                    found.append((name, value))
-    return found
 
 
 def summarize(reports: Sequence[tuple[str, str]]) -> list[MetricSummary]:

@@ -11,20 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from mlmesh_katib.runner import TrialRunner
+from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.store import KatibStore
 
 _CHUNK = 256 << 10
 
 
-def log_routes(store: KatibStore, runner: TrialRunner) -> list[Route]:
+def log_routes(store: KatibStore, engine: ExperimentEngine) -> list[Route]:
     """Makes the route of a trial's log: what it printed so far, as text."""
 
     async def log(request: Request) -> Response:
         parts = request.path_params
         experiment = await asyncio.to_thread(store.get_experiment, parts["namespace"], parts["experiment"])
         trial = await asyncio.to_thread(store.get_trial, experiment, parts["trial"])
-        path = runner.log_path(experiment, trial.name)
+        path = engine.log_path(experiment, trial.name)
         if not path.is_file():
             raise NotFound(message=f"trial {trial.name!r} has printed nothing yet")
         return StreamingResponse(_read(path), media_type="text/plain; charset=utf-8")

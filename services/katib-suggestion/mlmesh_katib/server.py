@@ -43,6 +43,6 @@ def build(settings: Settings) -> ServiceDefinition:
             ),
         ],
         access=ACCESS,
-        http_routes=log_routes(store, engine.runner),
+        http_routes=log_routes(store, engine),
         lifespans=[engine.running, LineagePublisher(store, leases, settings).running],
     )

@@ -1,34 +1,20 @@
 """Experiments, trials and observation logs in the database."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import AlreadyExists, NotFound
 
+from mlmesh_katib.collectors.base import MetricLog
 from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, conditions_after, now_ms
 from mlmesh_katib.objective import MetricSummary
 from mlmesh_katib.tables import EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, TRIALS
 
 _THE_EXPERIMENT = 0  # trial_number of an outbox row that is about the experiment itself
-
-
-@dataclass(frozen=True, slots=True)
-class MetricLog:
-    """One report of a metric.
-
-    Attributes:
-        time: RFC 3339.
-        name: Of the metric.
-        value: As it was written.
-    """
-
-    time: str
-    name: str
-    value: str
 
 
 class KatibStore:
@@ -120,6 +106,44 @@ class KatibStore:
 
         run_transaction(self._engine, write)
 
+    def change_experiment(
+        self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]
+    ) -> Experiment:
+        """Changes an experiment in one transaction.
+
+        Args:
+            namespace, name: Of the experiment.
+            change: (the experiment, how many trials it has made) → what it is to be.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        where = sa.and_(EXPERIMENTS.c.namespace == namespace, EXPERIMENTS.c.name == name)
+
+        def write(connection: sa.Connection) -> Experiment:
+            row = connection.execute(sa.select(EXPERIMENTS).where(where).with_for_update()).first()
+            if row is None:
+                raise NotFound("experiment", name)
+            made = connection.scalar(
+                sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.experiment_id == row.id)
+            )
+            changed = change(_experiment(row), made or 0)
+            connection.execute(
+                sa.update(EXPERIMENTS)
+                .where(where)
+                .values(
+                    manifest=json.dumps(dict(changed.manifest)),
+                    conditions=_dump_conditions(changed.conditions),
+                    active=changed.active,
+                    completed_ms=changed.completed_ms,
+                    paused=changed.paused,
+                )
+            )
+            _announce(connection, row.id, _THE_EXPERIMENT)
+            return changed
+
+        return run_transaction(self._engine, write)
+
     def delete_experiment(self, namespace: str, name: str) -> Experiment:
         """Removes an experiment with its trials and their logs; gives what it was.
 
@@ -141,13 +165,16 @@ class KatibStore:
 
     # Trials
 
-    def add_trials(self, experiment_id: int, trials: Sequence[Trial]) -> None:
-        """Adds trials: from now on they will be run."""
+    def add_trials(self, experiment_id: int, trials: Sequence[Trial], settings: Mapping[str, str]) -> None:
+        """Adds trials: from now on they will be run; and the algorithm's settings after it has suggested them."""
 
         def write(connection: sa.Connection) -> None:
-            connection.execute(
-                sa.insert(TRIALS), [{"experiment_id": experiment_id, **_trial_values(trial)} for trial in trials]
-            )
+            where = EXPERIMENTS.c.id == experiment_id
+            connection.execute(sa.update(EXPERIMENTS).where(where).values(state=json.dumps(dict(settings))))
+            if trials:
+                connection.execute(
+                    sa.insert(TRIALS), [{"experiment_id": experiment_id, **_trial_values(trial)} for trial in trials]
+                )
 
         run_transaction(self._engine, write)
 
@@ -211,6 +238,18 @@ class KatibStore:
         with read(self._engine) as connection:
             return [MetricLog(row.time, row.metric_name, row.value) for row in connection.execute(query)]
 
+    def reports(
+        self, trial_name: str, metric: str = "", after: int = 0, limit: int | None = None
+    ) -> list[tuple[int, MetricLog]]:
+        """Reads the reports of a trial in the order they came, from after a position on: (position, report)."""
+        logs = OBSERVATION_LOGS
+        query = sa.select(logs).where(logs.c.trial_name == trial_name, logs.c.id > after).order_by(logs.c.id)
+        if metric:
+            query = query.where(logs.c.metric_name == metric)
+        with read(self._engine) as connection:
+            rows = connection.execute(query.limit(limit))
+            return [(row.id, MetricLog(row.time, row.metric_name, row.value)) for row in rows]
+
     def delete_logs(self, trial_name: str) -> None:
         """Removes the reports of a trial."""
         query = sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name == trial_name)
@@ -251,8 +290,9 @@ def _trial_values(trial: Trial) -> dict[str, Any]:
         "state": trial.state.value,
         "observation": json.dumps([asdict(summary) for summary in trial.observation]),
         "attempts": trial.attempts,
-        "pid": trial.pid,
-        "process_started": trial.process_started,
+        "reference": None if trial.reference is None else json.dumps(dict(trial.reference)),
+        "labels": json.dumps(dict(trial.labels)),
+        "ended_order": trial.ended_order,
         "started_ms": trial.started_ms,
         "completed_ms": trial.completed_ms,
     }
@@ -267,8 +307,9 @@ def _trial(row: Any) -> Trial:
         state=TrialState(row.state),
         observation=tuple(MetricSummary(**item) for item in json.loads(row.observation)),
         attempts=row.attempts,
-        pid=row.pid,
-        process_started=row.process_started,
+        reference=None if row.reference is None else json.loads(row.reference),
+        labels=json.loads(row.labels or "{}"),
+        ended_order=row.ended_order,
         started_ms=row.started_ms,
         completed_ms=row.completed_ms,
     )
@@ -284,4 +325,6 @@ def _experiment(row: Any) -> Experiment:
         active=bool(row.active),
         created_ms=row.created_ms,
         completed_ms=row.completed_ms,
+        settings=json.loads(row.state or "{}"),
+        paused=bool(row.paused),
     )

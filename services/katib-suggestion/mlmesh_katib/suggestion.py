@@ -1,29 +1,55 @@
 """Asks an algorithm for the next trials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mlmesh_katib.algorithms import ALGORITHMS, Observed, Question
-from mlmesh_katib.experiment import Trial, TrialState
+from mlmesh_katib.algorithms import ALGORITHMS, Answer, Observed, Question
+from mlmesh_katib.experiment import REPORTED, Trial, TrialState
 from mlmesh_katib.manifest import ExperimentSpec
 
 
-def next_assignments(spec: ExperimentSpec, trials: Sequence[Trial], count: int) -> list[dict[str, str]]:
-    """Gives the parameters of the next trials; fewer than asked for where the space is exhausted. Blocks.
+def next_trials(
+    spec: ExperimentSpec,
+    trials: Sequence[Trial],
+    count: int,
+    settings: Mapping[str, str] | None = None,
+    reports: Mapping[str, tuple[tuple[float, float], ...]] | None = None,
+) -> Answer:
+    """Gives the next trials; fewer than asked for at the end, or where others have to end first. Blocks.
 
     Args:
         spec: What was asked for.
         trials: All trials so far, in their order.
         count: How many are wanted.
+        settings: The algorithm's settings that earlier answers changed.
+        reports: Trial → what it has reported of the objective: (step, loss).
     """
     observed = []
     for trial in trials:
-        point = spec.space.parse(trial.assignments)
+        point = spec.space.parse(trial.assignments) if spec.space.parameters else ()
         if point is None:
             continue
-        value = spec.objective.value(trial.observation) if trial.state is TrialState.SUCCEEDED else None
+        value = spec.objective.value(trial.observation) if trial.state in REPORTED else None
         loss = None if value is None else spec.objective.loss(value)
-        observed.append(Observed(point, loss, running=not trial.state.is_final))
-    question = Question(spec.space, spec.settings, observed, made=len(trials), max_trial_count=spec.max_trials)
-    names = [parameter.name for parameter in spec.space.parameters]
-    points = ALGORITHMS[spec.algorithm].suggest(question, count)
-    return [dict(zip(names, spec.space.key(point), strict=True)) for point in points]
+        observed.append(
+            Observed(
+                point,
+                loss,
+                running=not trial.state.is_final,
+                reports=(reports or {}).get(trial.name, ()),
+                stopped=trial.state is TrialState.EARLY_STOPPED,
+                name=trial.name,
+                labels=trial.labels,
+                assignments=trial.assignments,
+            )
+        )
+    question = Question(
+        spec.space,
+        {**spec.settings, **(settings or {})},
+        observed,
+        made=len(trials),
+        max_trial_count=spec.max_trials,
+        parallel=spec.parallel,
+        nas=spec.nas,
+        experiment=spec.name,
+    )
+    return ALGORITHMS[spec.algorithm].answer(question, count)

@@ -17,6 +17,8 @@ EXPERIMENTS = sa.Table(
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("completed_ms", sa.BigInteger),
+    sa.Column("state", sa.Text),
+    sa.Column("paused", sa.Boolean),
     sa.UniqueConstraint("namespace", "name"),
     sa.Index("experiments_active", "active"),
 )
@@ -32,10 +34,11 @@ TRIALS = sa.Table(
     sa.Column("state", sa.String(20), nullable=False),
     sa.Column("observation", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("pid", sa.Integer),
-    sa.Column("process_started", sa.Float(53)),
     sa.Column("started_ms", sa.BigInteger),
     sa.Column("completed_ms", sa.BigInteger),
+    sa.Column("reference", sa.Text),
+    sa.Column("labels", sa.Text),
+    sa.Column("ended_order", sa.Integer),
 )
 
 OBSERVATION_LOGS = sa.Table(

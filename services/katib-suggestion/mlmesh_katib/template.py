@@ -1,16 +1,18 @@
-"""Trial templates: a batch/v1 Job with placeholders, and the local command that it becomes."""
+"""Trial templates: a resource with placeholders, and the resource that a trial gets."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
+MAX_DEPTH = 50
+MAX_VALUES = 20_000
+MAX_RENDERED = 4 << 20
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^}]*)\}")
-_META = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion)\}")
+_META = re.compile(r"\$\{trialSpec\.(?:(Name|Namespace|Kind|APIVersion)|(Annotations|Labels)\[([^\]}]+)\])\}")
 _EITHER = re.compile(f"{_PLACEHOLDER.pattern}|{_META.pattern}")
-MAX_ARGUMENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,122 +20,169 @@ class TrialTemplate:
     """How a trial is run.
 
     Attributes:
-        command: Command and arguments, with placeholders.
-        environment: Variables, with placeholders.
+        manifest: The `trialSpec`, with placeholders.
         references: Placeholder → parameter of the experiment, or `${trialSpec...}`.
+        primary_container: Name of the container that counts; empty: the first.
+        primary_pod_labels: Katib's; empty: by the kind of the resource.
+        success_condition, failure_condition: GJSON paths; empty: by the kind of the resource.
+        retain: Whether the resource is kept after its end.
     """
 
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
+    manifest: Mapping[str, Any]
     references: Mapping[str, str]
+    primary_container: str = ""
+    primary_pod_labels: Mapping[str, str] | None = None
+    success_condition: str = ""
+    failure_condition: str = ""
+    retain: bool = False
 
 
-def parse_template(template: Mapping[str, Any], parameters: Sequence[str], where: str) -> TrialTemplate:
-    """Checks a trial template.
+def parse_template(template: Mapping[str, Any], parameters: Sequence[str] | None, where: str) -> TrialTemplate:
+    """Checks what all backends have in common; `JobBackend.check` looks at the resource.
 
     Args:
         template: As in the manifest.
-        parameters: Names of the experiment's parameters.
+        parameters: Names of the experiment's parameters; None: an algorithm makes them up (architectures).
         where: Its path, for errors.
 
     Raises:
         InvalidArgument: Something is missing, or a placeholder means nothing.
-        FailedPrecondition: It needs Kubernetes.
+        FailedPrecondition: The template is in a ConfigMap.
     """
     if template.get("configMap") is not None:
-        raise FailedPrecondition(f"{where}.configMap needs the Kubernetes backend; give trialSpec")
+        raise FailedPrecondition(
+            f"{where}.configMap is not served: templates are not read from a cluster; give trialSpec"
+        )
     spec = template.get("trialSpec")
     if not isinstance(spec, Mapping):
         raise InvalidArgument("must be an object", field=f"{where}.trialSpec")
-    if (spec.get("apiVersion"), spec.get("kind")) != ("batch/v1", "Job"):
-        raise FailedPrecondition(
-            f"{where}.trialSpec: {spec.get('kind')} ({spec.get('apiVersion')}) needs the Kubernetes backend, which is "
-            "not served yet; locally a trial is a Job (batch/v1)"
-        )
-    container, path = _container(spec, template.get("primaryContainerName"), f"{where}.trialSpec")
-    words = []
-    for key in ("command", "args"):
-        given = container.get(key) or []
-        if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
-            raise InvalidArgument("must be a list of strings", field=f"{path}.{key}")
-        for index, word in enumerate(given):
-            _check_text(word, f"{path}.{key}[{index}]")
-        words += given
-    if not container.get("command"):
-        raise InvalidArgument("must be there: locally no image says what to run", field=f"{path}.command")
-    if len(words) > MAX_ARGUMENTS:
-        raise InvalidArgument(f"must hold at most {MAX_ARGUMENTS} words", field=f"{path}.command")
-    environment = _environment(container.get("env") or [], f"{path}.env")
     references = _references(template.get("trialParameters") or [], parameters, f"{where}.trialParameters")
-    for text in (*words, *environment.values()):
+    for text in _texts(spec, f"{where}.trialSpec"):
         for name in _PLACEHOLDER.findall(text):
             if name not in references:
                 raise InvalidArgument(f"must name {name!r}, which the trialSpec uses", field=f"{where}.trialParameters")
-    return TrialTemplate(tuple(words), environment, references)
+    labels = template.get("primaryPodLabels")
+    if labels is not None and (
+        not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values())
+    ):
+        raise InvalidArgument("must be an object of strings", field=f"{where}.primaryPodLabels")
+    retain = template.get("retain") or False
+    if not isinstance(retain, bool):
+        raise InvalidArgument("must be true or false", field=f"{where}.retain")
+    return TrialTemplate(
+        manifest=spec,
+        references=references,
+        primary_container=_text(template, "primaryContainerName", where),
+        primary_pod_labels=labels,
+        success_condition=_text(template, "successCondition", where),
+        failure_condition=_text(template, "failureCondition", where),
+        retain=retain,
+    )
 
 
 def render(
-    template: TrialTemplate, assignments: Mapping[str, str], trial: str, namespace: str
-) -> tuple[list[str], dict[str, str]]:
-    """Fills the placeholders in; gives the command and the environment.
+    template: TrialTemplate,
+    assignments: Mapping[str, str],
+    trial: str,
+    namespace: str,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Fills the placeholders in, in one go: what a value holds is no placeholder.
 
-    Values are put into the words as they are; no shell sees them unless the command calls one.
+    Values are put into the texts as they are; no shell sees them unless the command calls one.
+
+    Args:
+        template: What `parse_template` gave.
+        assignments: Of the trial.
+        trial: Its name.
+        namespace: Of the experiment.
+        labels: Of the trial, which `${trialSpec.Labels[...]}` finds besides the template's own.
+
+    Raises:
+        InvalidArgument: What comes out is too large, or asks for a label that is not there.
     """
-    meta = {"Name": trial, "Namespace": namespace, "Kind": "Job", "APIVersion": "batch/v1"}
+    metadata = template.manifest.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    own = {
+        "Name": trial,
+        "Namespace": namespace,
+        "Kind": str(template.manifest.get("kind", "")),
+        "APIVersion": str(template.manifest.get("apiVersion", "")),
+    }
+    maps: dict[str, dict[str, Any]] = {
+        "Annotations": dict(metadata.get("annotations") or {}),
+        "Labels": {**dict(metadata.get("labels") or {}), **dict(labels or {})},
+    }
+    written = 0
+
+    def meta(match: re.Match[str], first: int) -> str:
+        if match.group(first):
+            return own[match.group(first)]
+        kind, key = match.group(first + 1), match.group(first + 2)
+        if key not in maps[kind]:
+            raise InvalidArgument(f"{match.group(0)}: the trial has no such entry", field="trialTemplate.trialSpec")
+        return str(maps[kind][key])
+
+    def value(match: re.Match[str]) -> str:
+        if match.group(1) is None:
+            return meta(match, 2)
+        reference = template.references[match.group(1)]
+        found = _META.fullmatch(reference)
+        if found:
+            return meta(found, 1)
+        if reference not in assignments:
+            raise InvalidArgument(f"the algorithm gave no {reference!r}", field="trialTemplate.trialParameters")
+        return assignments[reference]
 
     def fill(text: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            if match.group(2):
-                return meta[match.group(2)]
-            reference = template.references[match.group(1)]
-            own = _META.fullmatch(reference)
-            return meta[own.group(1)] if own else assignments[reference]
+        nonlocal written
+        filled = _EITHER.sub(value, text)
+        written += len(filled)
+        if written > MAX_RENDERED:
+            raise InvalidArgument(f"must be at most {MAX_RENDERED} characters", field="trialTemplate.trialSpec")
+        return filled
 
-        return _EITHER.sub(value, text)  # in one go: what a value holds is no placeholder
-
-    return [fill(word) for word in template.command], {k: fill(v) for k, v in template.environment.items()}
-
-
-def _container(spec: Mapping[str, Any], primary: Any, where: str) -> tuple[Mapping[str, Any], str]:
-    value: Any = spec
-    path = where
-    for key in ("spec", "template", "spec", "containers"):
-        path += f".{key}"
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
-        raise InvalidArgument("must be a list of containers", field=path)
-    for index, container in enumerate(value):
-        if primary is None or container.get("name") == primary:
-            return container, f"{path}[{index}]"
-    raise InvalidArgument(f"must hold a container named {primary!r} (primaryContainerName)", field=path)
+    rendered: dict[str, Any] = _map(template.manifest, fill)
+    return rendered
 
 
-def _environment(variables: Any, where: str) -> dict[str, str]:
-    if not isinstance(variables, list):
-        raise InvalidArgument("must be a list", field=where)
-    found = {}
-    for index, variable in enumerate(variables):
-        path = f"{where}[{index}]"
-        name = variable.get("name") if isinstance(variable, Mapping) else None
-        if not isinstance(name, str) or not name or "=" in name:
-            raise InvalidArgument("must be an object with a name that has no '='", field=path)
-        if variable.get("valueFrom") is not None:
-            raise FailedPrecondition(f"{path}.valueFrom needs the Kubernetes backend")
-        value = variable.get("value", "")
-        if not isinstance(value, str):
-            raise InvalidArgument("must be a string", field=f"{path}.value")
-        _check_text(name, f"{path}.name")
-        _check_text(value, f"{path}.value")
-        found[name] = value
+def _map(value: Any, fill: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return fill(value)
+    if isinstance(value, Mapping):
+        return {key: _map(item, fill) for key, item in value.items()}
+    return [_map(item, fill) for item in value] if isinstance(value, list) else value
+
+
+def _texts(root: Any, where: str) -> list[str]:
+    """Gives all strings of a tree, which is neither too deep nor too large."""
+    found = []
+    left = [(root, 0)]
+    seen = 0
+    while left:
+        value, depth = left.pop()
+        seen += 1
+        if depth > MAX_DEPTH:
+            raise InvalidArgument(f"must not be deeper than {MAX_DEPTH}", field=where)
+        if seen > MAX_VALUES:
+            raise InvalidArgument(f"must hold at most {MAX_VALUES} values", field=where)
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            left += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list):
+            left += [(item, depth + 1) for item in value]
     return found
 
 
-def _check_text(text: str, field: str) -> None:
-    if "\0" in text:
-        raise InvalidArgument("must not hold NUL characters: no process can be given one", field=field)
+def _text(template: Mapping[str, Any], key: str, where: str) -> str:
+    value = template.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgument("must be a string", field=f"{where}.{key}")
+    return value or ""
 
 
-def _references(items: Any, parameters: Sequence[str], where: str) -> dict[str, str]:
+def _references(items: Any, parameters: Sequence[str] | None, where: str) -> dict[str, str]:
     if not isinstance(items, list):
         raise InvalidArgument("must be a list", field=where)
     found: dict[str, str] = {}
@@ -142,7 +191,10 @@ def _references(items: Any, parameters: Sequence[str], where: str) -> dict[str, 
         if not isinstance(item, Mapping) or not isinstance(item.get("name"), str) or not item["name"]:
             raise InvalidArgument("must be an object with a name", field=path)
         reference = item.get("reference")
-        if reference not in parameters and not (isinstance(reference, str) and _META.fullmatch(reference)):
+        known = isinstance(reference, str) and (
+            _META.fullmatch(reference) or (reference if parameters is None else reference in parameters)
+        )
+        if not known:
             raise InvalidArgument(
                 f"must be a parameter of the experiment or ${{trialSpec.Name}}, got {reference!r}",
                 field=f"{path}.reference",

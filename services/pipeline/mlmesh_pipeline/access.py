@@ -72,7 +72,7 @@ ACCESS: AccessTable = {
     f"{_PACKAGE}.ReportService": _in_domain("workflows", ReportWorkflow="report", ReportScheduledWorkflow="report"),
     f"{_PACKAGE}.AuthService": {"Authorize": Access("get", "viewers", namespace=IN_DOMAIN)},
     "mlmesh.pipeline.v1.RunAnalysisService": _in_domain(
-        "runs", ExplainCache="get", DiffRuns="get", DescribeTask="get", RerunRun="create"
+        "runs", ExplainCache="get", DiffRuns="get", DescribeTask="get", GetOutputs="get", RerunRun="create"
     ),
     f"{_PACKAGE}.HealthzService": {"GetHealthz": PUBLIC},
     f"{_PACKAGE}.DummyFilterService": {"GetFilter": Access("list", "runs")},

@@ -362,3 +362,36 @@ def test_a_stranger_learns_nothing(client, analysis, chain_spec, word):
         (analysis.DescribeTask, pb2.DescribeTaskRequest(name=name, task="rows")),
     ):
         refusal(lambda call=call, request=request: call(request, metadata=stranger), grpc.StatusCode.NOT_FOUND)
+
+
+@dsl.component
+def measure(rate: float, numbers: dsl.Output[dsl.Metrics]) -> float:
+    numbers.log_metric("accuracy", 1 - rate)
+    return rate * 2
+
+
+@dsl.pipeline(name="analysis-outputs")
+def measured(rate: float = 0.25) -> float:
+    return measure(rate=rate).outputs["Output"]
+
+
+def test_the_outputs_of_a_run_are_those_of_its_pipeline_and_of_its_tasks(client, analysis, compile_pipeline):
+    run = client.run(compile_pipeline(measured), {"rate": 0.125})
+    found = analysis.GetOutputs(pb2.GetOutputsRequest(name=f"runs/{run.run_id}"))
+    assert found.parameters["Output"].number_value == 0.25
+    (task,) = found.tasks
+    assert (task.path, task.display_name) == ("measure", "measure")
+    assert task.parameters["Output"].number_value == 0.25
+    (artifact,) = task.artifacts
+    assert (artifact.name, artifact.type) == ("numbers", "system.Metrics")
+    assert artifact.metadata["accuracy"] == 0.875
+
+
+def test_a_run_that_has_given_nothing_has_no_outputs(client, analysis, compile_pipeline):
+    run = client.create(compile_pipeline(measured), {"rate": 0.0625})
+    found = analysis.GetOutputs(pb2.GetOutputsRequest(name=f"runs/{run.run_id}"))
+    assert "Output" not in found.parameters or found.tasks
+    client.wait(run.run_id)
+    with pytest.raises(grpc.RpcError) as caught:
+        analysis.GetOutputs(pb2.GetOutputsRequest(name="runs/none"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND

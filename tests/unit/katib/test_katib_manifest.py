@@ -2,15 +2,16 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlmesh_katib.jobs.process_command import Command, read_command
 from mlmesh_katib.manifest import parse_manifest
-from mlmesh_katib.suggestion import next_assignments
-from mlmesh_katib.template import render
+from mlmesh_katib.suggestion import next_trials
+from mlmesh_katib.template import TrialTemplate, render
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 MAX_TRIALS = 50
@@ -71,6 +72,10 @@ def manifest() -> dict[str, Any]:
     }
 
 
+def command_of(template: TrialTemplate, values: Mapping[str, str], trial: str, namespace: str) -> Command:
+    return read_command(render(template, values, trial, namespace), template.primary_container, "trialSpec")
+
+
 def test_all_of_it_is_understood() -> None:
     spec = parse_manifest(manifest(), MAX_TRIALS)
     assert (spec.name, spec.algorithm, dict(spec.settings)) == ("search", "random", {"random_state": "1"})
@@ -78,10 +83,10 @@ def test_all_of_it_is_understood() -> None:
     assert spec.objective.metrics == ("accuracy", "loss")
     assert spec.objective.maximize and spec.objective.goal == 0.99
     assert [parameter.name for parameter in spec.space.parameters] == ["lr", "depth", "kernel", "size"]
-    assert spec.filters == (r"(\w+):(\S+)",)
-    command, variables = render(spec.template, {"lr": "0.5", "depth": "3"}, "search-1", "team")
-    assert command == ["python", "train.py", "--lr=0.5", "--name", "search-1", "search-1"]
-    assert variables == {"DEPTH": "3"}
+    assert list(spec.collector.source["filters"]) == [r"(\w+):(\S+)"]
+    command = command_of(spec.template, {"lr": "0.5", "depth": "3"}, "search-1", "team")
+    assert list(command.words) == ["python", "train.py", "--lr=0.5", "--name", "search-1", "search-1"]
+    assert command.environment == {"DEPTH": "3"}
 
 
 def test_what_is_left_out_has_katib_s_defaults() -> None:
@@ -91,7 +96,7 @@ def test_what_is_left_out_has_katib_s_defaults() -> None:
     for key in ("goal", "additionalMetricNames", "metricStrategies"):
         del given["spec"]["objective"][key]
     spec = parse_manifest(given, MAX_TRIALS)
-    assert (spec.max_trials, spec.parallel, spec.max_failed, spec.filters) == (MAX_TRIALS, 3, None, ())
+    assert (spec.max_trials, spec.parallel, spec.max_failed, spec.collector.kind) == (MAX_TRIALS, 3, None, "StdOut")
     assert spec.objective.goal is None
 
 
@@ -104,7 +109,7 @@ def test_what_a_value_holds_is_no_placeholder() -> None:
     )
     spec = parse_manifest(given, MAX_TRIALS)
     for value in ("${trialSpec.Name}", "${trialParameters.k}", "$(reboot)", "\\1"):
-        assert render(spec.template, {"kernel": value}, "t", "team")[0] == ["run", value, "team"]
+        assert command_of(spec.template, {"kernel": value}, "t", "team").words == ("run", value, "team")
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -168,15 +173,18 @@ def test_something_odd_in_each_place(path: tuple[Any, ...]) -> None:
 def refused_in_words_or_works(given_manifest: dict[str, Any]) -> None:
     try:
         spec = parse_manifest(given_manifest, MAX_TRIALS)
+        read_command(spec.template.manifest, spec.template.primary_container, "trialSpec")
     except InvalidArgument as error:
         assert error.violations and error.violations[0][0]
         return
     except FailedPrecondition as error:
         assert "served" in error.message or "Kubernetes" in error.message
         return
-    for values in next_assignments(spec, [], 2):
-        command, variables = render(spec.template, values, "t-1", "default")
-        assert all(isinstance(word, str) and "\0" not in word for word in [*command, *variables, *variables.values()])
+    for suggestion in next_trials(spec, [], 2).suggestions:
+        command = command_of(spec.template, suggestion.assignments, "t-1", "default")
+        variables = command.environment
+        words = [*command.words, *variables, *variables.values()]
+        assert all(isinstance(word, str) and "\0" not in word for word in words)
 
 
 @given(document=st.dictionaries(texts, anything))

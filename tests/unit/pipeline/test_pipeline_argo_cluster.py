@@ -11,8 +11,9 @@ import warnings
 
 import pytest
 from mlmesh_kit.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable
+from mlmesh_kit.kubernetes import Refused
 from mlmesh_pipeline.argo.claims import claim_manifest, create_claim, delete_claim
-from mlmesh_pipeline.argo.cluster import Cluster, Refused
+from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.nodes import Nodes
 from mlmesh_pipeline.argo.platform import BadPlatform
 from mlmesh_pipeline.argo.watching import WorkflowWatches

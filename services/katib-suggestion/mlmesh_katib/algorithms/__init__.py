@@ -2,8 +2,11 @@
 
 from mlmesh_katib.algorithms.base import Algorithm, Answer, Observed, Question, Suggestion
 from mlmesh_katib.algorithms.bayesian import BayesianOptimization
+from mlmesh_katib.algorithms.cmaes import CmaEs
 from mlmesh_katib.algorithms.grid import GridSearch
 from mlmesh_katib.algorithms.random import RandomSearch
+from mlmesh_katib.algorithms.sobol import SobolSequence
+from mlmesh_katib.algorithms.tpe import MultivariateTpe, Tpe
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
@@ -11,6 +14,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         RandomSearch(),
         GridSearch(),
         BayesianOptimization(),
+        Tpe(),
+        MultivariateTpe(),
+        CmaEs(),
+        SobolSequence(),
     )
 }
 

@@ -1,5 +1,6 @@
 """The interface of an algorithm: from what is known to what to try next. Nothing is kept between calls."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,15 +167,33 @@ def whole_number(settings: Mapping[str, str], name: str, *, smallest: int, large
     Raises:
         InvalidArgument: It is none, or out of range.
     """
+    field = f"algorithmSettings.{name}"
     try:
         value = int(settings[name])
     except ValueError:
-        value = smallest - 1
-    if not smallest <= value <= largest:
-        raise InvalidArgument(
-            f"{name} should be a whole number of at least {smallest}, got {settings[name]!r}",
-            field=f"algorithmSettings.{name}",
-        )
+        message = f"failed to validate {name}({settings[name]}): should be a whole number"
+        raise InvalidArgument(message, field=field) from None
+    if value < smallest:
+        bound = {0: "great or equal than zero", 1: "great than zero"}.get(smallest, f"at least {smallest}")
+        raise InvalidArgument(f"{name} should be {bound}", field=field)
+    if value > largest:
+        raise InvalidArgument(f"{name} should be at most {largest}", field=field)
+    return value
+
+
+def real_number(settings: Mapping[str, str], name: str) -> float:
+    """Reads a setting that is a finite number.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    try:
+        value = float(settings[name])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"failed to validate {name}({settings[name]}): should be a number"
+        raise InvalidArgument(message, field=f"algorithmSettings.{name}")
     return value
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_katib.algorithms.base import Algorithm, Question, check_settings, generator, one_of, whole_number
-from mlmesh_katib.algorithms.random import draw
+from mlmesh_katib.algorithms.base import Algorithm, Question, check_settings, generator, whole_number
+from mlmesh_katib.algorithms.random import draw_new
 from mlmesh_katib.space import Kind, Parameter, Space, Value
 
 _DEFAULTS = {"base_estimator": "GP", "n_initial_points": "10", "acq_func": "gp_hedge", "acq_optimizer": "auto"}
 _LARGE = 1e100
-_ESTIMATORS = ("GP", "RF", "ET")  # Katib's GBRT: scikit-optimize 0.10 cannot make one with today's scikit-learn
+_ESTIMATORS = ("GP", "RF", "ET", "GBRT")
 _ACQUISITIONS = ("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps")
 _OPTIMIZERS = ("auto", "sampling", "lbfgs")
 
@@ -32,36 +32,42 @@ class BayesianOptimization(Algorithm):
         """See Algorithm."""
         settings = question.settings
         check_settings(settings, (*_DEFAULTS, "random_state"), self.name)
-        one_of(settings, "base_estimator", _ESTIMATORS)
-        one_of(settings, "acq_func", _ACQUISITIONS)
-        one_of(settings, "acq_optimizer", _OPTIMIZERS)
+        for name, allowed in (
+            ("base_estimator", _ESTIMATORS),
+            ("acq_func", _ACQUISITIONS),
+            ("acq_optimizer", _OPTIMIZERS),
+        ):
+            if settings.get(name, allowed[0]) not in allowed:
+                raise InvalidArgument(
+                    f"{name} {settings[name]} is not supported in Bayesian optimization",
+                    field=f"algorithmSettings.{name}",
+                )
         if settings.get("acq_optimizer") == "lbfgs" and not _has_gradients(question.space, {**_DEFAULTS, **settings}):
             raise InvalidArgument(
                 "lbfgs needs gradients: base_estimator GP and a parameter that is not categorical; or use sampling",
                 field="algorithmSettings.acq_optimizer",
             )
         if "n_initial_points" in settings:
-            whole_number(settings, "n_initial_points", smallest=1, largest=100_000)
+            whole_number(settings, "n_initial_points", smallest=0, largest=100_000)
 
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
         """See Algorithm."""
         settings = {**_DEFAULTS, **question.settings}
         random = generator(settings, question.made)
-        tried = {question.space.key(trial.point) for trial in question.trials}
-        finished = [trial for trial in question.trials if trial.loss is not None]
-        initial = max(0, int(settings["n_initial_points"]) - len(question.trials))
-        points = draw(question.space, random, tried, min(count, initial))
+        tried = {trial.point for trial in question.trials}
+        finished = [trial for trial in (*question.prior, *question.trials) if trial.loss is not None]
+        initial = max(0, int(settings["n_initial_points"]) - len(question.prior) - len(question.trials))
+        points = draw_new(question.space, random, tried, min(count, initial))
         wanted = count - len(points)
         if wanted and finished:
             running = [trial.point for trial in question.trials if trial.running] + points
             told = [(trial.point, float(trial.loss or 0.0)) for trial in finished]
             for point in _ask(question.space, settings, random, told, running, wanted):
-                key = question.space.key(point)
-                if key not in tried:
-                    tried.add(key)
+                if point not in tried:
+                    tried.add(point)
                     points.append(point)
         if len(points) < count:  # no model yet, or it proposed what was tried already
-            points += draw(question.space, random, tried, count - len(points))
+            points += draw_new(question.space, random, tried, count - len(points))
         return points
 
 
@@ -81,7 +87,7 @@ def _ask(
         acq_optimizer = "lbfgs" if _has_gradients(space, settings) else "sampling"
     optimizer = skopt.Optimizer(
         [_dimension(parameter) for parameter in space.parameters],
-        base_estimator=settings["base_estimator"],
+        base_estimator=_estimator(settings["base_estimator"], random),
         n_initial_points=1,
         acq_func=settings["acq_func"],
         acq_optimizer=acq_optimizer,
@@ -112,9 +118,19 @@ def _ask(
     return [_from_skopt(space, point) for point in asked]
 
 
+def _estimator(name: str, random: np.random.Generator) -> Any:
+    if name != "GBRT":
+        return name
+    from mlmesh_katib.algorithms.boosting import QuantileBoosting
+
+    return QuantileBoosting(int(random.integers(2**31)))
+
+
 def _has_gradients(space: Space, settings: Mapping[str, str]) -> bool:
     """Tells whether the model has: a Gaussian process over parameters that are not all categorical."""
-    return settings["base_estimator"] == "GP" and not all(_is_categorical(p) for p in space.parameters)
+    return settings["base_estimator"] == "GP" and (
+        not space.parameters or not all(_is_categorical(p) for p in space.parameters)
+    )
 
 
 def _is_categorical(parameter: Parameter) -> bool:

@@ -23,11 +23,13 @@ class RandomSearch(Algorithm):
 
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
         """See Algorithm."""
-        tried = {question.space.key(trial.point) for trial in question.trials}
-        return draw(question.space, generator(question.settings, question.made), tried, count)
+        tried = {trial.point for trial in question.trials}
+        return draw_new(question.space, generator(question.settings, question.made), tried, count)
 
 
-def draw(space: Space, random: np.random.Generator, tried: set[tuple[str, ...]], count: int) -> list[tuple[Value, ...]]:
+def draw_new(
+    space: Space, random: np.random.Generator, tried: set[tuple[Value, ...]], count: int
+) -> list[tuple[Value, ...]]:
     """Draws points that are not in `tried` (to which they are added); fewer where there are no more."""
     points: list[tuple[Value, ...]] = []
     size = space.size()
@@ -35,14 +37,13 @@ def draw(space: Space, random: np.random.Generator, tried: set[tuple[str, ...]],
     while len(points) < count and guesses and (size is None or len(tried) < size):
         guesses -= 1
         point = tuple(sample(parameter, random) for parameter in space.parameters)
-        key = space.key(point)
-        if key not in tried:
-            tried.add(key)
+        if point not in tried:
+            tried.add(point)
             points.append(point)
     if len(points) < count and size is not None and size <= _LISTED:
-        left = [point for point in space.points() if space.key(point) not in tried]
+        left = [point for point in space.points() if point not in tried]
         for index in random.permutation(len(left))[: count - len(points)]:
-            tried.add(space.key(left[index]))
+            tried.add(left[index])
             points.append(left[index])
     return points
 

@@ -24,8 +24,10 @@ def to_unit(space: Space, points: Sequence[Sequence[Value]]) -> NDArray[np.float
         (n, number of parameters). Values that are few (lists, whole numbers, steps) are in the middle of cells of equal
         width; others are where their distribution has them, so that a uniform draw of coordinates follows it.
     """
-    columns = [[_to(parameter, point[index]) for point in points] for index, parameter in enumerate(space.parameters)]
-    return np.array(columns, dtype=float).reshape(len(space.parameters), len(points)).T
+    units = np.empty((len(points), len(space.parameters)))
+    for index, parameter in enumerate(space.parameters):
+        units[:, index] = _to(parameter, [point[index] for point in points])
+    return units
 
 
 def from_unit(space: Space, coordinates: NDArray[np.float64]) -> list[tuple[Value, ...]]:
@@ -41,26 +43,34 @@ def from_unit(space: Space, coordinates: NDArray[np.float64]) -> list[tuple[Valu
     ]
 
 
-def _to(parameter: Parameter, value: Value) -> float:
+def cells(parameter: Parameter) -> int | None:
+    """Gives the number of cells of equal width that a parameter's coordinate has; None: it is continuous."""
+    if parameter.is_list or parameter.low == parameter.high or parameter.distribution is Distribution.UNIFORM:
+        return parameter.count() if parameter.low != parameter.high or parameter.is_list else 1
+    return None
+
+
+def _to(parameter: Parameter, values: Sequence[Value]) -> NDArray[np.float64]:
     if parameter.is_list:
-        return (parameter.choices.index(value) + 0.5) / len(parameter.choices)
-    if parameter.low == parameter.high:
-        return 0.5
-    if _is_cells(parameter):
-        step = parameter.step or 1.0
-        return (round((float(value) - parameter.low) / step) + 0.5) / (parameter.count() or 1)
+        index = {choice: number for number, choice in enumerate(parameter.choices)}
+        return (np.array([index[value] for value in values], dtype=float) + 0.5) / len(parameter.choices)
+    numbers = np.array(values, dtype=float)
     low, high = _ends(parameter)
-    inner = math.log(float(value)) if parameter.distribution.is_log else float(value)
-    unit = (inner - low) / (high - low)
-    if parameter.distribution in _NORMAL:
-        unit = float(ndtr((unit * 2 - 1) * _DEVIATIONS))
-    return min(max(unit, 0.0), 1.0)
+    if low == high:  # a single value, or orders of magnitude that floating point numbers cannot tell apart
+        return np.full(len(values), 0.5)
+    count = cells(parameter)
+    if count is not None:
+        units: NDArray[np.float64] = (np.rint((numbers - parameter.low) / (parameter.step or 1.0)) + 0.5) / count
+    else:
+        units = ((np.log(numbers) if parameter.distribution.is_log else numbers) - low) / (high - low)
+        if parameter.distribution in _NORMAL:
+            units = ndtr((units * 2 - 1) * _DEVIATIONS)
+    return np.clip(units, 0.0, 1.0)
 
 
 def _from(parameter: Parameter, unit: float) -> Value:
-    count = parameter.count()
-    if parameter.is_list or _is_cells(parameter):
-        count = count or 1
+    count = cells(parameter)
+    if count is not None:
         return parameter.at(min(max(int(unit * count), 0), count - 1))
     if parameter.distribution in _NORMAL:
         unit = min(max((float(ndtri(min(max(unit, 1e-9), 1 - 1e-9))) / _DEVIATIONS + 1) / 2, 0.0), 1.0)
@@ -69,13 +79,8 @@ def _from(parameter: Parameter, unit: float) -> Value:
     number = math.exp(inner) if parameter.distribution.is_log else inner
     number = min(max(number, parameter.low), parameter.high)
     if parameter.step is not None:
-        return parameter.at(min(round((number - parameter.low) / parameter.step), (count or 1) - 1))
+        return parameter.at(min(round((number - parameter.low) / parameter.step), (parameter.count() or 1) - 1))
     return round(number) if parameter.kind is Kind.INT else number
-
-
-def _is_cells(parameter: Parameter) -> bool:
-    """Tells whether a number's values are cells of equal width: few, and as likely as each other."""
-    return parameter.distribution is Distribution.UNIFORM and parameter.count() is not None
 
 
 def _ends(parameter: Parameter) -> tuple[float, float]:

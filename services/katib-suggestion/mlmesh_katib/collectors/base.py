@@ -45,11 +45,14 @@ class Place:
         log_path: What it prints; None: nowhere on this machine.
         work_dir: Its working directory; None: nowhere on this machine.
         host: Where its ports are.
+        process_group: Of its processes, where they are on this machine and share its ports with others; None: `host` is
+            the trial's alone.
     """
 
     log_path: Path | None
     work_dir: Path | None
     host: str = "127.0.0.1"
+    process_group: int | None = None
 
 
 class Collector(ABC):

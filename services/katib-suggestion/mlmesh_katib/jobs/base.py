@@ -1,7 +1,7 @@
 """The interface of what runs a trial."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ class JobSpec:
         failure_condition: The same.
         retain: Whether the resource is kept after its end.
         labels: Of the trial.
+        primary_pod_labels: Katib's: which of its pods has the container whose log counts; None or empty: by the kind of
+            the resource.
+        prepare: Makes what the trial's metrics are written to in its working directory, where that is on this machine,
+            and gives the variables that tell the trial of it.
     """
 
     experiment_id: int
@@ -34,6 +38,8 @@ class JobSpec:
     failure_condition: str = ""
     retain: bool = False
     labels: Mapping[str, str] | None = None
+    primary_pod_labels: Mapping[str, str] | None = None
+    prepare: Callable[[Path], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +64,13 @@ class Job(ABC):
         reference: What finds it again after a crash of the service: a few plain values, kept with the trial.
         work_dir: Its working directory, where that is on this machine; None elsewhere.
         log_path: What it prints, as a file of this machine that grows; None: see `log`.
+        reports_metrics: Whether it knows its metrics itself (`reports`), so that no collector reads its log.
     """
 
     reference: Mapping[str, Any]
     work_dir: Path | None = None
     log_path: Path | None = None
+    reports_metrics: bool = False
 
     @abstractmethod
     async def wait(self) -> Ended:
@@ -75,6 +83,13 @@ class Job(ABC):
     def log(self) -> AsyncIterator[bytes]:
         """Gives what it prints as it comes, to its end, where there is no `log_path`."""
         raise NotImplementedError
+
+    async def reports(self) -> Sequence[tuple[str, str]]:
+        """Gives the metrics, name and value, that it has reported and that were not given before.
+
+        Called now and then while it runs, and once more after `wait`; only where `reports_metrics`.
+        """
+        return ()
 
 
 class JobBackend(ABC):

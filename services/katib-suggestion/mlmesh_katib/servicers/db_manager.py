@@ -6,7 +6,8 @@ from typing import Any
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
-from mlmesh_katib.store import KatibStore, MetricLog
+from mlmesh_katib.collectors.base import MetricLog
+from mlmesh_katib.store import KatibStore
 
 MAX_LOGS = 100_000
 MAX_NAME = 255

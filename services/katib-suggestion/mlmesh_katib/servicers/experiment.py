@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from google.protobuf import empty_pb2, json_format
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.names import check_name, parse_resource
@@ -41,12 +42,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
     async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Any) -> pb.Experiment:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
         check_name(namespace, "parent")
-        if request.manifest.ByteSize() > MAX_MANIFEST_BYTES:
-            raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-        try:
-            manifest: dict[str, Any] = json_format.MessageToDict(request.manifest)
-        except (ValueError, json_format.Error) as error:
-            raise InvalidArgument("must hold no number that JSON has not (NaN, infinity)", field="manifest") from error
+        manifest = _manifest(request.manifest, "manifest")
         metadata = manifest.get("metadata")
         given = metadata.get("namespace") if isinstance(metadata, dict) else None
         if given not in (None, "", namespace):
@@ -76,6 +72,37 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         await self._engine.delete(parts["namespace"], parts["experiment"])
         return empty_pb2.Empty()
 
+    async def UpdateExperiment(self, request: pb.UpdateExperimentRequest, context: Any) -> pb.Experiment:
+        parts = parse_resource(request.experiment.name, _EXPERIMENT, "experiment.name")
+        manifest = _manifest(request.experiment.manifest, "experiment.manifest")
+        paths = [path.removeprefix("manifest.") for path in request.update_mask.paths]
+        changed = await self._engine.update(parts["namespace"], parts["experiment"], manifest, paths)
+        return await self._read(changed)
+
+    async def PauseExperiment(self, request: pb.PauseExperimentRequest, context: Any) -> pb.Experiment:
+        parts = parse_resource(request.name, _EXPERIMENT)
+        return await self._read(await self._engine.pause(parts["namespace"], parts["experiment"], paused=True))
+
+    async def ResumeExperiment(self, request: pb.ResumeExperimentRequest, context: Any) -> pb.Experiment:
+        parts = parse_resource(request.name, _EXPERIMENT)
+        return await self._read(await self._engine.pause(parts["namespace"], parts["experiment"], paused=False))
+
+    def ListObservations(self, request: pb.ListObservationsRequest, context: Any) -> pb.ListObservationsResponse:
+        parts = parse_resource(request.parent, _EXPERIMENT + "/trials/{trial}", "parent")
+        experiment = self._store.get_experiment(parts["namespace"], parts["experiment"])
+        trial = self._store.get_trial(experiment, parts["trial"])
+        if request.after < 0:
+            raise InvalidArgument("must not be negative", field="after")
+        size = _page_size(request.page_size, MAX_PAGE)
+        found = self._store.reports(trial.name, request.metric, request.after, size)
+        return pb.ListObservationsResponse(
+            reports=[
+                pb.MetricReport(position=position, metric=log.name, value=log.value, time=log.time)
+                for position, log in found
+            ],
+            next_position=found[-1][0] if found else request.after,
+        )
+
     def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
         parts = parse_resource(request.name, _EXPERIMENT + "/trials/{trial}")
         experiment = self._store.get_experiment(parts["namespace"], parts["experiment"])
@@ -90,6 +117,9 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         if len(found) > size:
             response.next_page_token = encode_page_token(found[size - 1].number, request.parent)
         return response
+
+    async def _read(self, experiment: Experiment) -> pb.Experiment:
+        return self._proto(experiment, await asyncio.to_thread(self._store.trials, experiment.id))
 
     def _find(self, name: str, field: str = "name") -> Experiment:
         parts = parse_resource(name, _EXPERIMENT, field)
@@ -109,6 +139,9 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
             trials_succeeded=count(TrialState.SUCCEEDED),
             trials_failed=count(TrialState.FAILED),
             trial_metrics_unavailable=count(TrialState.METRICS_UNAVAILABLE),
+            trials_killed=count(TrialState.KILLED),
+            trials_early_stopped=count(TrialState.EARLY_STOPPED),
+            paused=experiment.paused,
         )
         best = best_trial(parse_manifest(experiment.manifest, self._max_trials), trials)
         if best is not None:
@@ -122,6 +155,15 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         result = pb.Experiment(name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}", status=status)
         result.manifest.update(dict(experiment.manifest))
         return result
+
+
+def _manifest(given: Struct, field: str) -> dict[str, Any]:
+    if given.ByteSize() > MAX_MANIFEST_BYTES:
+        raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field=field)
+    try:
+        return dict(json_format.MessageToDict(given))
+    except (ValueError, json_format.Error) as error:
+        raise InvalidArgument("must hold no number that JSON has not (NaN, infinity)", field=field) from error
 
 
 def _page_size(asked: int, default: int) -> int:
@@ -147,6 +189,7 @@ def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:
         start_time=_timestamp(trial.started_ms),
         completion_time=_timestamp(trial.completed_ms),
         attempts=trial.attempts,
+        labels=trial.labels,
     )
 
 

@@ -12,6 +12,7 @@ from mlmesh_pipeline.analysis.explanation import Execution, Explanation, Verdict
 from mlmesh_pipeline.analysis.outputs import Look
 from mlmesh_pipeline.analysis.rerun import Pipelines, Plan, changed_parameters, plan_rerun
 from mlmesh_pipeline.analysis.run_diff import RunComparison, RunRecord, compare_runs
+from mlmesh_pipeline.analysis.run_outputs import RunOutputs, outputs_of
 from mlmesh_pipeline.analysis.task_call import TaskCall, describe
 from mlmesh_pipeline.analysis.task_names import TaskPaths, find_task
 from mlmesh_pipeline.ir.document import PipelineDocument, parse
@@ -112,6 +113,10 @@ class RunAnalysis:
         documents: dict[str, PipelineDocument] = {}
         one = self._execution(run, task, documents)
         return describe(run, task, documents[run.spec_digest], one.place)
+
+    def outputs(self, run: Run) -> RunOutputs:
+        """Says what a run has given so far."""
+        return outputs_of(self._document(run, {}), self._tasks.of_run(run.run_id))
 
     def prepare(self, run: Run, asked: Rerun) -> Prepared:
         """Plans a run that takes over the outputs of an earlier one; makes nothing.

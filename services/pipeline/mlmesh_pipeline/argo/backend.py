@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from mlmesh_kit.kubernetes import Refused
 from mlmesh_kit.objectstore import ObjectStore
 
 from mlmesh_pipeline.argo.check import check_compilable
-from mlmesh_pipeline.argo.cluster import Cluster, Refused
+from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.logs import PodLogs, keep_log
 from mlmesh_pipeline.argo.mirror import Mirror
 from mlmesh_pipeline.argo.names import DNS_NAME, workflow_name

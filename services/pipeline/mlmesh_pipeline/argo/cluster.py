@@ -1,24 +1,18 @@
 """What we ask of Kubernetes, through its client."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.rest import ApiException
-from mlmesh_kit.errors import FailedPrecondition, NotFound, PermissionDenied, ServiceError, Unavailable
+from mlmesh_kit.kubernetes import Answer, connect
+from mlmesh_kit.kubernetes import cluster_errors as _errors
 
 from mlmesh_pipeline.argo.workflow import API_VERSION
 
 Json = dict[str, Any]
 _GROUP, _VERSION = API_VERSION.split("/")
 _PLURAL = "workflows"
-
-
-class Gone(Exception):
-    """The version from which was to be watched is too old; list anew."""
 
 
 class Cluster:
@@ -34,19 +28,7 @@ class Cluster:
     """
 
     def __init__(self, kubeconfig: str = "", context: str = "", timeout_seconds: float = 10) -> None:
-        settings = client.Configuration()
-        try:
-            if kubeconfig:
-                config.load_kube_config(kubeconfig, context or None, client_configuration=settings)
-            else:
-                try:
-                    config.load_incluster_config(client_configuration=settings)
-                except config.ConfigException:
-                    config.load_kube_config(context=context or None, client_configuration=settings)
-        except (config.ConfigException, OSError) as error:
-            raise FailedPrecondition(f"no cluster is configured: {error}") from error
-        settings.retries = False
-        self._api = client.ApiClient(settings)
+        self._api = connect(kubeconfig, context)
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
         self._timeout = timeout_seconds
@@ -109,19 +91,7 @@ class Cluster:
                 _request_timeout=(self._timeout, timeout_seconds + self._timeout),
                 _preload_content=False,
             )
-            try:
-                for line in _lines(answer):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        if event["object"].get("code") == 410:
-                            raise Gone
-                        raise Unavailable(f"the watch ended: {event['object'].get('message', '')[:200]}")
-                    yield event["type"], event["object"]
-            except urllib3.exceptions.ReadTimeoutError:  # nothing was said for long; the next watch goes on from here
-                return
-            finally:
-                answer.release_conn()
-                answer.close()
+        yield from Answer(answer, "workflows", namespace).events()
 
     def terminate(self, namespace: str, name: str) -> None:
         """Ends a Workflow with all its pods."""
@@ -155,11 +125,11 @@ class Cluster:
 
     # -- pods ----------------------------------------------------------------------------------------------------
 
-    def log(self, namespace: str, pod: str, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
-        """Gives the log of a pod's `main` container, in pieces; with `follow` until it ends.
+    def log(self, namespace: str, pod: str, *, follow: bool = False, tail: int | None = None) -> Answer:
+        """Gives the log of a pod's `main` container; with `follow` until it ends.
 
         Raises:
-            FailedPrecondition: The container has not begun.
+            Refused: The container has not begun.
         """
         more = {"tail_lines": tail} if tail else {}
         with _errors("pod", pod):
@@ -172,11 +142,7 @@ class Cluster:
                 _request_timeout=(self._timeout, None if follow else self._timeout),
                 **more,
             )
-            try:
-                yield from answer.stream(64 << 10)
-            finally:
-                answer.release_conn()
-                answer.close()
+        return Answer(answer, "pod", pod)
 
     # -- claims --------------------------------------------------------------------------------------------------
 
@@ -209,47 +175,3 @@ class Cluster:
             except ApiException as error:
                 if error.status != 404:
                     raise
-
-
-def _lines(answer: Any) -> Iterator[bytes]:
-    rest = b""
-    for piece in answer.stream(None):
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (line for line in lines if line.strip())
-
-
-@contextmanager
-def _errors(kind: str, name: str) -> Iterator[None]:
-    try:
-        yield
-    except ApiException as error:
-        raise _service_error(error, kind, name) from error
-    except (urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
-        raise Unavailable("the cluster cannot be reached", retry_after_seconds=1) from error
-
-
-def _service_error(error: ApiException, kind: str, name: str) -> Exception:
-    if error.status == 404:
-        return NotFound(kind, name)
-    if error.status == 410:
-        return Gone()
-    if error.status in {401, 403}:
-        return PermissionDenied(f"the cluster does not let the service at {kind} {name!r}")
-    words = _words(error)
-    if error.status in {400, 422}:
-        return Refused(f"the cluster refused {kind} {name!r}: {words}")
-    return Unavailable(f"the cluster answered {error.status}: {words}", retry_after_seconds=1)
-
-
-class Refused(ServiceError):
-    """The cluster says that what we ask is wrong; asking again changes nothing."""
-
-    code = FailedPrecondition.code
-
-
-def _words(error: ApiException) -> str:
-    try:
-        message = json.loads(error.body or "{}").get("message", "")
-    except (ValueError, AttributeError):
-        message = ""
-    return str(message or error.reason)[:500]

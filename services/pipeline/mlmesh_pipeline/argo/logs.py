@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import io
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from mlmesh_kit.errors import NotFound, ServiceError
+from mlmesh_kit.kubernetes import Answer, Refused
+from mlmesh_kit.kubernetes import follow as follow_answer
 from mlmesh_kit.objectstore import ObjectStore
 
-from mlmesh_pipeline.argo.cluster import Cluster, Refused
+from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.state import RunState, run_uri
 from mlmesh_pipeline.resources import Attempt, AttemptState, Run
 from mlmesh_pipeline.store import TaskStore
@@ -19,8 +20,6 @@ MAX_BYTES = 64 << 20
 _TAIL_BYTES = 16 << 10
 _CHUNK = 64 << 10
 _PAUSE_SECONDS = 0.5
-_AHEAD = 16
-"""Pieces that are read before they are asked for."""
 
 
 def keep_log(cluster: Cluster, state: RunState, namespace: str, pod: str, uri: str) -> str:
@@ -35,7 +34,7 @@ def keep_log(cluster: Cluster, state: RunState, namespace: str, pod: str, uri: s
     """
     kept = io.BytesIO()
     try:
-        for piece in cluster.log(namespace, pod):
+        for piece in cluster.log(namespace, pod).pieces():
             kept.write(piece[: MAX_BYTES - kept.tell()])
             if kept.tell() >= MAX_BYTES:
                 break
@@ -65,7 +64,7 @@ class PodLogs:
         self._namespace = namespace
         self._tasks = tasks
 
-    async def read(self, run: Run, attempt: Attempt, follow: bool) -> AsyncIterator[bytes]:
+    async def read(self, run: Run, attempt: Attempt, follow: bool) -> AsyncGenerator[bytes, None]:
         """Gives the log of an attempt, in pieces; with `follow` until the attempt ends.
 
         Args:
@@ -75,16 +74,20 @@ class PodLogs:
         """
         kept = await asyncio.to_thread(self._kept, run, attempt)
         if kept is not None:
-            async for piece in _pieces(kept):
+            while (piece := await asyncio.to_thread(next, kept, None)) is not None:
                 yield piece
             return
         namespace = self._namespace or run.namespace
         while True:
             given = False
             try:
-                async for piece in _pieces(self._cluster.log(namespace, attempt.pod, follow=follow)):
-                    given = True
-                    yield piece
+                pieces = follow_answer(
+                    lambda: self._cluster.log(namespace, attempt.pod, follow=follow), Answer.pieces, "pod log"
+                )
+                async with contextlib.aclosing(pieces):
+                    async for piece in pieces:
+                        given = True
+                        yield piece
                 return
             except Refused:  # the container has not begun
                 if not follow or given or await asyncio.to_thread(self._has_ended, attempt):
@@ -112,37 +115,3 @@ class PodLogs:
     def _has_ended(self, attempt: Attempt) -> bool:
         found = [one for one in self._tasks.attempts_of(attempt.run_id) if one.attempt_id == attempt.attempt_id]
         return not found or found[0].state != AttemptState.RUNNING
-
-
-async def _pieces(source: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Reads what blocks, in a thread of its own: who follows a silent log must not hold one of the pool's."""
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
-    room = threading.Semaphore(_AHEAD)
-
-    def tell(piece: bytes | BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-    def read() -> None:
-        try:
-            for piece in source:
-                room.acquire()
-                if gone.is_set():
-                    return
-                tell(piece)
-            tell(None)
-        except BaseException as error:
-            tell(error)
-
-    gone = threading.Event()
-    threading.Thread(target=read, name="pod log", daemon=True).start()
-    try:
-        while (piece := await pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            room.release()
-            yield piece
-    finally:
-        gone.set()
-        room.release()

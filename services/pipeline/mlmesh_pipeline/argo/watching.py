@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlmesh_kit.errors import ServiceError
+from mlmesh_kit.kubernetes import Gone
 
-from mlmesh_pipeline.argo.cluster import Cluster, Gone
+from mlmesh_pipeline.argo.cluster import Cluster
 from mlmesh_pipeline.argo.workflow import MANAGED_BY
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,11 @@
 """mlmesh.pipeline.v1.RunAnalysisService."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.struct_pb2 import Struct, Value
 from mlmesh_kit.errors import InvalidArgument, NotFound
 from mlmesh_kit.identity import current_caller
 from mlmesh_kit.names import parse_resource
@@ -96,6 +96,31 @@ class RunAnalysisServicer(run_analysis_pb2_grpc.RunAnalysisServiceServicer):
             executor_input=json.dumps(call.executor_input),
         )
 
+    def GetOutputs(self, request: Any, context: Any) -> run_analysis_pb2.RunOutputs:
+        found = self._analysis.outputs(self._visible(request.name, "name"))
+        return run_analysis_pb2.RunOutputs(
+            parameters=_values(found.pipeline.parameters),
+            tasks=[
+                run_analysis_pb2.TaskOutputs(
+                    path=task.path,
+                    task_id=task.task_id,
+                    display_name=task.display_name,
+                    parameters=_values(task.outputs.parameters),
+                    artifacts=[
+                        run_analysis_pb2.OutputArtifact(
+                            name=name,
+                            type=item.kind,
+                            uri=item.uri,
+                            metadata=Struct(fields=_values(item.metadata)),
+                        )
+                        for name, items in task.outputs.artifacts.items()
+                        for item in items
+                    ],
+                )
+                for task in found.tasks
+            ],
+        )
+
     def _visible(self, name: str, field: str) -> Run:
         run_id = parse_resource(name, "runs/{run}", field)["run"]
         found = self._runs.get(run_id)
@@ -128,6 +153,10 @@ def _value(content: Any) -> Value | None:
         return json_format.ParseDict(content, Value())
     except (OverflowError, UnicodeEncodeError, json_format.ParseError):
         return Value(string_value=json.dumps(content))
+
+
+def _values(content: Mapping[str, Any]) -> dict[str, Value]:
+    return {name: value for name, one in content.items() if (value := _value(one)) is not None}
 
 
 def _difference(one: Difference) -> difference_pb2.Difference:
