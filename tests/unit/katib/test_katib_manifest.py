@@ -191,3 +191,11 @@ def refused_in_words_or_works(given_manifest: dict[str, Any]) -> None:
 def test_any_document_is_refused_in_words(document: dict[str, Any]) -> None:
     with pytest.raises((InvalidArgument, FailedPrecondition)):
         parse_manifest(document, MAX_TRIALS)
+
+
+def test_architectures_are_no_space_for_an_algorithm_that_searches_none() -> None:
+    made = manifest()
+    del made["spec"]["parameters"]
+    made["spec"]["nasConfig"] = {"graphConfig": {"numLayers": 8}, "operations": []}
+    with pytest.raises(InvalidArgument, match=r"nasConfig.*random does not search architectures"):
+        parse_manifest(made, MAX_TRIALS)

@@ -102,9 +102,15 @@ class Answer:
 
 
 class Algorithm(ABC):
-    """An algorithm under its name in Katib, or one of ours."""
+    """An algorithm under its name in Katib, or one of ours.
+
+    Attributes:
+        name: Its name.
+        searches_architectures: Whether it works on Katib's nasConfig, and not on a space.
+    """
 
     name = ""
+    searches_architectures = False
 
     @abstractmethod
     def validate(self, question: Question) -> None:
@@ -195,16 +201,3 @@ def real_number(settings: Mapping[str, str], name: str) -> float:
         message = f"failed to validate {name}({settings[name]}): should be a number"
         raise InvalidArgument(message, field=f"algorithmSettings.{name}")
     return value
-
-
-def one_of(settings: Mapping[str, str], name: str, allowed: Sequence[str]) -> None:
-    """Checks a setting that is a word.
-
-    Raises:
-        InvalidArgument: It is another.
-    """
-    if name in settings and settings[name] not in allowed:
-        raise InvalidArgument(
-            f"{name} {settings[name]} is not supported; it must be one of {', '.join(allowed)}",
-            field=f"algorithmSettings.{name}",
-        )
