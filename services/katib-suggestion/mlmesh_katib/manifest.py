@@ -97,6 +97,8 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         failed = as_count(spec["maxFailedTrialCount"], f"{where}.maxFailedTrialCount", default=0, smallest=0)
     given = spec.get("algorithm", {"algorithmName": DEFAULT_ALGORITHM})
     algorithm, settings = _algorithm(as_object(given, f"{where}.algorithm"), f"{where}.algorithm")
+    if nas is not None and not ALGORITHMS[algorithm].searches_architectures:
+        raise InvalidArgument(f"{algorithm} does not search architectures: give parameters", field=f"{where}.nasConfig")
     question = Question(
         space,
         settings,
@@ -107,6 +109,7 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         experiment=name,
     )
     ALGORITHMS[algorithm].validate(question)
+    ALGORITHMS[algorithm].check(question)
     template = parse_template(
         as_object(spec.get("trialTemplate"), f"{where}.trialTemplate"),
         None if nas is not None else [parameter.name for parameter in space.parameters],

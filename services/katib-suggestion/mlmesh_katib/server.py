@@ -10,6 +10,7 @@ from mlmesh_katib.access import ACCESS
 from mlmesh_katib.config import Settings
 from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.lineage import LineagePublisher
+from mlmesh_katib.observation_source import ObservationSource
 from mlmesh_katib.routes import log_routes
 from mlmesh_katib.servicers.db_manager import DBManagerServicer
 from mlmesh_katib.servicers.early_stopping import EarlyStoppingServicer
@@ -34,7 +35,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 services["EarlyStopping"],
                 api_pb2_grpc.add_EarlyStoppingServicer_to_server,
-                EarlyStoppingServicer(store, engine),
+                EarlyStoppingServicer(ObservationSource(store, settings.allowed_db_managers), engine),
             ),
             Servicer(services["DBManager"], api_pb2_grpc.add_DBManagerServicer_to_server, DBManagerServicer(store)),
             Servicer(

@@ -164,12 +164,19 @@ def make_parameter(
         raise InvalidArgument(f"must be -{MAX_WHOLE} to {MAX_WHOLE} for int", field=space)
     if not math.isfinite(largest - smallest):
         raise InvalidArgument("min and max are too far apart", field=space)
-    width = _number(step, of, f"{space}.step") if step else None
+    width = _step(step, of, f"{space}.step") if step else None
     if width is not None and (width <= 0 or (largest - smallest) / width > MAX_WHOLE):
         raise InvalidArgument(f"must be above 0, and at most {MAX_WHOLE} steps from min to max", field=f"{space}.step")
     if spread.is_log and smallest <= 0:
         raise InvalidArgument(f"must be above 0 for {spread.value}", field=f"{space}.min")
     return Parameter(name, of, smallest, largest, width, (), spread)
+
+
+def _step(text: str, kind: Kind, field: str) -> float | None:
+    """Reads a step; of whole numbers one below 1 leaves none out, as in Katib."""
+    if kind is Kind.INT and 0 < _number(text, Kind.DOUBLE, field) < 1:
+        return None
+    return _number(text, kind, field)
 
 
 def _listed(name: str, kind: Kind, values: Sequence[str], space: str, *, has_range: bool) -> Parameter:

@@ -23,9 +23,11 @@ def next_trials(
         settings: The algorithm's settings that earlier answers changed.
         reports: Trial → what it has reported of the objective: (step, loss).
     """
+    algorithm = ALGORITHMS[spec.algorithm]
+    space = algorithm.space_of(spec.space, spec.settings)
     observed = []
     for trial in trials:
-        point = spec.space.parse(trial.assignments) if spec.space.parameters else ()
+        point = space.parse(trial.assignments)
         if point is None:
             continue
         value = spec.objective.value(trial.observation) if trial.state in REPORTED else None
@@ -43,7 +45,7 @@ def next_trials(
             )
         )
     question = Question(
-        spec.space,
+        space,
         {**spec.settings, **(settings or {})},
         observed,
         made=len(trials),
@@ -52,4 +54,4 @@ def next_trials(
         nas=spec.nas,
         experiment=spec.name,
     )
-    return ALGORITHMS[spec.algorithm].answer(question, count)
+    return algorithm.answer(question, count)

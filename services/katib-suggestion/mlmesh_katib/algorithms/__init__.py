@@ -3,7 +3,11 @@
 from mlmesh_katib.algorithms.base import Algorithm, Answer, Observed, Question, Suggestion
 from mlmesh_katib.algorithms.bayesian import BayesianOptimization
 from mlmesh_katib.algorithms.cmaes import CmaEs
+from mlmesh_katib.algorithms.darts import Darts
+from mlmesh_katib.algorithms.enas import Enas
 from mlmesh_katib.algorithms.grid import GridSearch
+from mlmesh_katib.algorithms.hyperband import Hyperband
+from mlmesh_katib.algorithms.pbt import PopulationBasedTraining
 from mlmesh_katib.algorithms.random import RandomSearch
 from mlmesh_katib.algorithms.sobol import SobolSequence
 from mlmesh_katib.algorithms.tpe import MultivariateTpe, Tpe
@@ -18,6 +22,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         MultivariateTpe(),
         CmaEs(),
         SobolSequence(),
+        Hyperband(),
+        PopulationBasedTraining(),
+        Enas(),
+        Darts(),
     )
 }
 

@@ -102,9 +102,15 @@ class Answer:
 
 
 class Algorithm(ABC):
-    """An algorithm under its name in Katib, or one of ours."""
+    """An algorithm under its name in Katib, or one of ours.
+
+    Attributes:
+        name: Its name.
+        searches_architectures: Whether it works on Katib's nasConfig, and not on a space.
+    """
 
     name = ""
+    searches_architectures = False
 
     @abstractmethod
     def validate(self, question: Question) -> None:
@@ -113,6 +119,23 @@ class Algorithm(ABC):
         Raises:
             InvalidArgument: The algorithm cannot work with them; the message is for the user.
         """
+
+    def check(self, question: Question) -> None:
+        """Checks what an answer needs; another thing than `validate` where Katib's suggestions differ from its checks.
+
+        Raises:
+            InvalidArgument: It cannot be answered; the message is for the user.
+        """
+        self.validate(question)
+
+    def space_of(self, space: Space, settings: Mapping[str, str]) -> Space:
+        """Gives the space that it searches: without the parameters that it sets itself, beyond their ranges even.
+
+        Args:
+            space: Of the experiment.
+            settings: Of the algorithm.
+        """
+        return space
 
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
         """Gives the next points; what most algorithms have to say.
