@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mlmesh_katib.algorithms import ALGORITHMS, Answer, Observed, Question
+from mlmesh_katib.algorithms import ALGORITHMS, Answer, Observed, Question, ask
 from mlmesh_katib.experiment import REPORTED, Trial, TrialState
 from mlmesh_katib.manifest import ExperimentSpec
 
@@ -52,4 +52,4 @@ def next_trials(
         nas=spec.nas,
         experiment=spec.name,
     )
-    return ALGORITHMS[spec.algorithm].answer(question, count)
+    return ask(ALGORITHMS[spec.algorithm], question, count)

@@ -1,5 +1,6 @@
 """Algorithms by their names in Katib, and ours; each is a file behind one small interface."""
 
+from mlmesh_katib.algorithms.asking import ask
 from mlmesh_katib.algorithms.base import Algorithm, Answer, Observed, Question, Suggestion
 from mlmesh_katib.algorithms.bayesian import BayesianOptimization
 from mlmesh_katib.algorithms.cmaes import CmaEs
@@ -24,4 +25,4 @@ ALGORITHMS: dict[str, Algorithm] = {
 DEFAULT_ALGORITHM = BayesianOptimization.name
 """Of an experiment that names none."""
 
-__all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "Algorithm", "Answer", "Observed", "Question", "Suggestion"]
+__all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "Algorithm", "Answer", "Observed", "Question", "Suggestion", "ask"]
