@@ -12,6 +12,7 @@ from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.lineage import LineagePublisher
 from mlmesh_katib.routes import log_routes
 from mlmesh_katib.servicers.db_manager import DBManagerServicer
+from mlmesh_katib.servicers.early_stopping import EarlyStoppingServicer
 from mlmesh_katib.servicers.experiment import ExperimentServicer
 from mlmesh_katib.servicers.suggestion import SuggestionServicer
 from mlmesh_katib.store import KatibStore
@@ -33,7 +34,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 services["EarlyStopping"],
                 api_pb2_grpc.add_EarlyStoppingServicer_to_server,
-                api_pb2_grpc.EarlyStoppingServicer(),  # type: ignore[abstract]  # not served yet: UNIMPLEMENTED
+                EarlyStoppingServicer(store, engine),
             ),
             Servicer(services["DBManager"], api_pb2_grpc.add_DBManagerServicer_to_server, DBManagerServicer(store)),
             Servicer(

@@ -11,14 +11,14 @@ from google.protobuf import json_format
 from integration.katib.client import Client, assignments, held, manifest, wait_until
 from mlmesh_kit.paging import encode_page_token
 from mlmesh_kit.testing import ServiceProcess
-from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
+from mlmesh_protos.api.v1.beta1 import api_pb2
 from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2 as pb
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("katib")
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4", "MAX_TRIALS": "200", "COLLECT_TIMEOUT_SECONDS": "2"}
+    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4", "MAX_TRIALS": "200"}
     with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
         yield process
 
@@ -159,7 +159,7 @@ def path_of(made: dict, path: str):
         ("spec.trialTemplate.trialParameters", [], "manifest.spec.trialTemplate.trialParameters"),
         ("spec.trialTemplate.trialParameters.0.reference", "y", "trialParameters[0].reference"),
         ("spec.trialTemplate.primaryContainerName", "other", "'other'"),
-        ("spec.earlyStopping", {"algorithmName": "medianstop"}, "manifest.spec.earlyStopping"),
+        ("spec.earlyStopping", {"algorithmName": "means"}, "manifest.spec.earlyStopping.algorithmName"),
         ("spec.metricsCollectorSpec", {"source": {"filter": {"metricsFormat": ["("]}}}, "metricsFormat[0]"),
         ("metadata.namespace", [], "manifest.metadata.namespace"),
         ("spec.objective.type", {}, "manifest.spec.objective.type"),
@@ -361,12 +361,6 @@ def test_observation_logs_are_kept_by_time(client):
     report.observation_log.metric_logs[0].time_stamp = "yesterday"
     code, message = status_of(lambda: client.db.ReportObservationLog(report))
     assert code is grpc.StatusCode.INVALID_ARGUMENT and "metric_logs[0].time_stamp" in message
-
-
-def test_what_is_not_served_says_so(client):
-    stub = api_pb2_grpc.EarlyStoppingStub(client.channel)
-    code, _ = status_of(lambda: stub.GetEarlyStoppingRules(api_pb2.GetEarlyStoppingRulesRequest()))
-    assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_hundred_trials_that_do_nothing(client):

@@ -1,8 +1,9 @@
 """Early stopping: which trials are not worth their time; each way is a file behind one small interface."""
 
 from mlmesh_katib.early_stopping.base import EarlyStopping, History
+from mlmesh_katib.early_stopping.medianstop import MedianStop
 
-EARLY_STOPPING: dict[str, EarlyStopping] = {}
-"""By their names in Katib, and ours."""
+EARLY_STOPPING: dict[str, EarlyStopping] = {rule.name: rule for rule in (MedianStop(),)}
+"""By their names in Katib."""
 
-__all__ = ["EARLY_STOPPING", "EarlyStopping", "History"]
+__all__ = ["EARLY_STOPPING", "EarlyStopping", "History", "MedianStop"]

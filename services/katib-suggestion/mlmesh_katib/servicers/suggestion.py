@@ -1,14 +1,15 @@
 """api.v1.beta1.Suggestion: what Katib's controller asks. Nothing is kept between calls."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.algorithms import ALGORITHMS, Algorithm, Observed, Question
-from mlmesh_katib.objective import MetricSummary, Objective
-from mlmesh_katib.space import Parameter, make_parameter, make_space
+from mlmesh_katib.objective import Objective
+from mlmesh_katib.space import Space, make_parameter, make_space
 
 MAX_REQUEST_NUMBER = 1000
 _KINDS = {
@@ -24,6 +25,7 @@ _DISTRIBUTIONS = {
     api_pb2.LOG_NORMAL: "logNormal",
 }
 _WAITING = {api_pb2.TrialStatus.CREATED, api_pb2.TrialStatus.RUNNING}
+_MEASURED = {api_pb2.TrialStatus.SUCCEEDED, api_pb2.TrialStatus.EARLYSTOPPED}
 
 
 class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
@@ -33,24 +35,23 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         count = request.current_request_number
         if not 0 <= count <= MAX_REQUEST_NUMBER:
             raise InvalidArgument(f"must be 0 to {MAX_REQUEST_NUMBER}", field="current_request_number")
-        algorithm, question, parameters = _question(request.experiment)
-        observed = []
+        algorithm, question = _question(request.experiment)
         objective = _objective(request.experiment.spec.objective)
-        for trial in request.trials:
-            assignments = {a.name: a.value for a in trial.spec.parameter_assignments.assignments}
-            point = question.space.parse(assignments)
-            if point is not None:
-                waiting = trial.status.condition in _WAITING
-                observed.append(Observed(point, _loss(trial, objective), running=waiting))
-        asked = Question(question.space, question.settings, observed, len(request.trials), question.max_trial_count)
-        reply = api_pb2.GetSuggestionsReply()
-        points = algorithm.suggest(asked, count)
-        if not points and count:
+        observed = [
+            found for trial in request.trials if (found := _observed(trial, question.space, objective)) is not None
+        ]
+        answer = algorithm.answer(replace(question, trials=observed, made=len(request.trials)), count)
+        if not answer.suggestions and count and not answer.wait:
             raise FailedPrecondition("the search space is exhausted: every point has been suggested")
-        for point in points:
-            assignments_of = reply.parameter_assignments.add()
-            for parameter, value in zip(parameters, point, strict=True):
-                assignments_of.assignments.add(name=parameter.name, value=parameter.format(value))
+        reply = api_pb2.GetSuggestionsReply()
+        for suggestion in answer.suggestions:
+            added = reply.parameter_assignments.add(trial_name=suggestion.name, labels=suggestion.labels)
+            for name, value in suggestion.assignments.items():
+                added.assignments.add(name=name, value=value)
+        if answer.settings:
+            reply.algorithm.algorithm_name = algorithm.name
+            for name, value in {**question.settings, **answer.settings}.items():
+                reply.algorithm.algorithm_settings.add(name=name, value=value)
         return reply
 
     def ValidateAlgorithmSettings(
@@ -60,7 +61,7 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         return api_pb2.ValidateAlgorithmSettingsReply()
 
 
-def _question(experiment: api_pb2.Experiment) -> tuple[Algorithm, Question, tuple[Parameter, ...]]:
+def _question(experiment: api_pb2.Experiment) -> tuple[Algorithm, Question]:
     spec = experiment.spec
     name = spec.algorithm.algorithm_name
     algorithm = ALGORITHMS.get(name)
@@ -87,18 +88,44 @@ def _question(experiment: api_pb2.Experiment) -> tuple[Algorithm, Question, tupl
         )
     space = make_space(parameters, where)
     settings: Mapping[str, str] = {s.name: s.value for s in spec.algorithm.algorithm_settings}
-    question = Question(space, settings, (), max_trial_count=spec.max_trial_count)
+    question = Question(
+        space,
+        settings,
+        (),
+        max_trial_count=spec.max_trial_count,
+        parallel=spec.parallel_trial_count,
+        experiment=experiment.name,
+    )
     algorithm.validate(question)
-    return algorithm, question, space.parameters
+    return algorithm, question
 
 
 def _objective(spec: api_pb2.ObjectiveSpec) -> Objective:
     return Objective(spec.objective_metric_name, spec.type == api_pb2.MAXIMIZE, None, (), {})
 
 
-def _loss(trial: api_pb2.Trial, objective: Objective) -> float | None:
-    if trial.status.condition != api_pb2.TrialStatus.SUCCEEDED:
+def _observed(trial: api_pb2.Trial, space: Space, objective: Objective) -> Observed | None:
+    """Reads a trial; None if it is no point of the space (the experiment was edited since)."""
+    assignments = {given.name: given.value for given in trial.spec.parameter_assignments.assignments}
+    point = space.parse(assignments)
+    if point is None:
         return None
-    metrics = [MetricSummary(m.name, m.value, m.value, m.value) for m in trial.status.observation.metrics]
-    value = objective.value(metrics)
-    return None if value is None else objective.loss(value)
+    condition = trial.status.condition
+    loss = _loss(trial, objective) if condition in _MEASURED else None
+    return Observed(
+        point,
+        loss,
+        running=condition in _WAITING,
+        stopped=condition == api_pb2.TrialStatus.EARLYSTOPPED,
+        name=trial.name,
+        labels=dict(trial.spec.labels),
+        assignments=assignments,
+    )
+
+
+def _loss(trial: api_pb2.Trial, objective: Objective) -> float | None:
+    for metric in trial.status.observation.metrics:
+        if metric.name == objective.metric:
+            value = objective.number(metric.value)
+            return None if value is None else objective.loss(value)
+    return None
