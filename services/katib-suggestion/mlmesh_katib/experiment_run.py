@@ -213,7 +213,7 @@ class ExperimentRun:
         values = [objective.number(log.value) for _, log in found]
         losses = [objective.loss(value) for value in values if value is not None]
         ended = trial.state is TrialState.SUCCEEDED
-        self._histories[trial.name] = replace(old, losses=(*old.losses, *losses), ended=ended)
+        self._histories[trial.name] = replace(old, losses=(*old.losses, *losses), ended=ended, new=len(losses))
         if found:
             self._seen[trial.name] = found[-1][0]
         return bool(losses)
