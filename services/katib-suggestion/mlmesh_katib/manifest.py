@@ -133,6 +133,9 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
     policy = spec.get("resumePolicy") or RESUME_NEVER
     if policy not in RESUME_POLICIES:
         raise InvalidArgument(f"must be one of {', '.join(RESUME_POLICIES)}", field=f"{where}.resumePolicy")
+    warm_start = parse_warm_start(spec.get("warmStart"), f"{where}.warmStart")
+    if warm_start is not None and ALGORITHMS[algorithm].ignores_prior:
+        raise InvalidArgument(f"algorithm {algorithm} learns nothing from earlier trials", field=f"{where}.warmStart")
     return ExperimentSpec(
         name=name,
         objective=objective,
@@ -148,7 +151,7 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         early_stopping_settings=stopping_settings,
         resume_policy=policy,
         nas=nas,
-        warm_start=parse_warm_start(spec.get("warmStart"), f"{where}.warmStart"),
+        warm_start=warm_start,
     )
 
 

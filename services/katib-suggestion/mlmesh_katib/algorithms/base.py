@@ -110,6 +110,7 @@ class Algorithm(ABC):
         knows_constraints: Whether it looks at `Observed.violation`; others are told losses that say it (`ask`).
         walks_conditions: Whether it is asked about conditional spaces as they are; others about the whole cube (`ask`).
         may_repeat: Whether it gives a point again on purpose.
+        ignores_prior: Whether it learns nothing from trials; a warm start is refused to it.
     """
 
     name = ""
@@ -117,6 +118,7 @@ class Algorithm(ABC):
     knows_constraints = False
     walks_conditions = False
     may_repeat = False
+    ignores_prior = False
 
     @abstractmethod
     def validate(self, question: Question) -> None:

@@ -16,6 +16,7 @@ class GridSearch(Algorithm):
 
     name = "grid"
     is_multi_objective = True
+    ignores_prior = True
     walks_conditions = True
 
     def validate(self, question: Question) -> None:
