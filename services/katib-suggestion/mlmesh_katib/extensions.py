@@ -11,7 +11,7 @@ from mlmesh_katib.activation import Activation, in_order
 from mlmesh_katib.constraint import Constraint
 from mlmesh_katib.fields import as_count, as_list, as_metric, as_object, as_scalar, as_text, is_number
 from mlmesh_katib.objective import Target
-from mlmesh_katib.space import Kind, Parameter
+from mlmesh_katib.space import Kind, Parameter, Value
 
 MAX_OBJECTIVES = 10
 MAX_CONSTRAINTS = 50
@@ -135,7 +135,7 @@ def parse_activations(items: Sequence[Any], parameters: Sequence[Parameter], whe
         for number, value in enumerate(values):
             text = as_scalar(value, f"{path}.values[{number}]")
             read = parent.parse(text)
-            if read is None:
+            if read is None or not _is_on_step(parent, read):
                 raise InvalidArgument(f"{text[:80]!r} is no value of {name!r}", field=f"{path}.values[{number}]")
             allowed.add(read)
         found.append(Activation(index, places[name], frozenset(allowed)))
@@ -146,6 +146,10 @@ def parse_activations(items: Sequence[Any], parameters: Sequence[Parameter], whe
             "parameters must not hang on each other in a circle", field=f"{where}[{first}].activeWhen"
         )
     return ordered
+
+
+def _is_on_step(parameter: Parameter, value: Value) -> bool:
+    return parameter.step is None or (int(value) - int(parameter.low)) % int(parameter.step) == 0
 
 
 def parse_warm_start(given: Any, where: str) -> WarmStart | None:

@@ -123,12 +123,6 @@ class Objective:
         """Turns the objective around where larger is better."""
         return -value if self.maximize else value
 
-    def reached(self, value: float) -> bool:
-        """Tells whether a value reaches the goal."""
-        if self.goal is None:
-            return False
-        return value >= self.goal if self.maximize else value <= self.goal
-
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:

@@ -200,6 +200,11 @@ WARM = "manifest.spec.warmStart"
             },
             f"{PARAMETERS}[1].activeWhen",
         ),
+        (
+            {},
+            {"parameters": conditional(size={"parameter": "depth", "values": [1, 2]})},
+            f"{PARAMETERS}[3].activeWhen.values[1]",
+        ),
         ({}, {"warmStart": []}, WARM),
         ({}, {"warmStart": {"experiments": []}}, f"{WARM}.experiments"),
         ({}, {"warmStart": {"experiments": ["a", "No Name"]}}, f"{WARM}.experiments[1]"),

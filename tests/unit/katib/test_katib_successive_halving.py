@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
+from mlmesh_katib.activation import Activation
 from mlmesh_katib.algorithms import ALGORITHMS, Answer, Observed, Question, ask
 from mlmesh_katib.early_stopping import EARLY_STOPPING, History
 from mlmesh_katib.space import Space, make_space
@@ -207,6 +208,29 @@ def test_the_model_is_of_the_highest_rung_with_enough_results(name: str, setting
     assert spread(name, settings, misled) > 0.35
     without = [Observed(t.point, (float(t.point[0]) - 0.7) ** 2) for t in trials]
     assert spread(name, settings, without) < 0.2  # nothing but what they ended with
+
+
+@pytest.mark.parametrize(("name", "settings"), [("bohb", {"random_fraction": "0"}), ("asha", {"sampler": "tpe"})])
+def test_the_model_of_a_rung_avoids_what_breaks_a_constraint(name: str, settings: dict[str, str]) -> None:
+    trials = []
+    for number in range(24):
+        x = (number + 0.5) / 24
+        loss = (x - 0.1) ** 2
+        trials.append(Observed((x,), loss, violation=max(0.0, 0.6 - x), reports=((1.0, loss + 5), (3.0, loss + 4))))
+    assert spread(name, settings, trials) < 0.2
+
+
+def test_the_resource_grows_where_parameters_are_conditional() -> None:
+    kind = listed("kind", "categorical", "plain", "deep")
+    where = make_space([X, EPOCHS, kind, made("n", "int", "1", "9")], "p", [Activation(3, 2, frozenset({"deep"}))])
+    search = Halving("asha", where)
+    for _ in range(30):
+        (assignments,) = search.step()
+        assert ("n" in assignments) == (assignments["kind"] == "deep")
+    assert set(Counter(trial.assignments["epochs"] for trial in search.trials)) >= {"1", "3", "9"}
+    hanging = make_space([X, EPOCHS, kind], "p", [Activation(1, 2, frozenset({"deep"}))])
+    with pytest.raises(InvalidArgument, match="there always"):
+        Halving("asha", hanging)
 
 
 def test_bohb_draws_a_share_at_random_and_asks_for_enough_results() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from mlmesh_kit.errors import InvalidArgument
 
 from mlmesh_katib.algorithms.base import Algorithm, Answer, Observed, Question, Suggestion, check_settings
+from mlmesh_katib.algorithms.penalty import penalised
 from mlmesh_katib.algorithms.rungs import SETTINGS, Rungs, arrival, read_rungs
 from mlmesh_katib.space import Kind, Parameter, Space, Value
 
@@ -56,7 +57,8 @@ class Asha(Algorithm):
             trials=[view.outcome(trials, level) for trials in known],
             prior=[found for trials in prior if (found := view.outcome(trials, level)).loss is not None],
         )
-        return points + [view.point(inner, 0) for inner in self._sample(asked, count - len(points))]
+        inner = self._sample(penalised(asked), count - len(points))  # again: the losses are those of a rung now
+        return points + [view.point(config, 0) for config in inner]
 
     def answer(self, question: Question, count: int) -> Answer:
         """See Algorithm; what runs may have to end before something can go on."""
