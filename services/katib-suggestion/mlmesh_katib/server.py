@@ -18,6 +18,7 @@ from mlmesh_katib.servicers.experiment import ExperimentServicer
 from mlmesh_katib.servicers.suggestion import SuggestionServicer
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.tables import LEASES
+from mlmesh_katib.warm_start import EarlierTrials
 
 
 def build(settings: Settings) -> ServiceDefinition:
@@ -41,7 +42,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 experiment_pb2.DESCRIPTOR.services_by_name["ExperimentService"],
                 experiment_pb2_grpc.add_ExperimentServiceServicer_to_server,
-                ExperimentServicer(store, engine, settings.max_trials),
+                ExperimentServicer(store, engine, EarlierTrials(store, settings), settings.max_trials),
             ),
         ],
         access=ACCESS,

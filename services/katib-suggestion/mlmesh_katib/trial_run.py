@@ -58,7 +58,9 @@ def job_spec(experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> JobS
         namespace=experiment.namespace,
         experiment=experiment.name,
         trial=trial.name,
-        manifest=render(template, trial.assignments, trial.name, experiment.namespace, trial.labels),
+        manifest=render(
+            template, spec.space.with_blanks(trial.assignments), trial.name, experiment.namespace, trial.labels
+        ),
         primary_container=template.primary_container,
         success_condition=template.success_condition,
         failure_condition=template.failure_condition,
@@ -195,9 +197,9 @@ class TrialRun:
             await self._end(TrialState.EARLY_STOPPED, f"Trial is early stopped: {self._stop_reason}")
         elif not ended.ok:
             await self._end(TrialState.FAILED, f"Trial has failed: {ended.message}")
-        elif objective.value(observation) is None:
+        elif missing := objective.missing(observation):
             kind = self._around.spec.collector.kind
-            why = problem or f"the collector {kind} found no number as {objective.metric}"
+            why = problem or f"the collector {kind} found no number as {', '.join(missing)}"
             await self._end(TrialState.METRICS_UNAVAILABLE, f"Metrics are not available: {why}")
         else:
             await self._end(TrialState.SUCCEEDED, "Trial has succeeded")

@@ -36,6 +36,7 @@ class Darts(Algorithm):
     """Tells the one trial its search space; each trial is told the same."""
 
     name = "darts"
+    ignores_prior = True
     searches_architectures = True
 
     def validate(self, question: Question) -> None:

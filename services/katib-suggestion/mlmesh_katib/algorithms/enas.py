@@ -51,6 +51,7 @@ class Enas(Algorithm):
     """Draws architectures from a recurrent policy that learns which gave more."""
 
     name = "enas"
+    ignores_prior = True
     searches_architectures = True
 
     def validate(self, question: Question) -> None:

@@ -41,6 +41,8 @@ class Hyperband(Algorithm):
     """
 
     name = "hyperband"
+    ignores_prior = True
+    may_repeat = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm."""
@@ -54,6 +56,8 @@ class Hyperband(Algorithm):
             raise InvalidArgument(
                 "value of resource_name setting must be in parameters.", field="algorithmSettings.resource_name"
             )
+        if question.space.activations:
+            raise InvalidArgument("hyperband does not take conditional parameters.", field="parameters")
         if len(names) < 2:
             raise InvalidArgument("hyperband needs a parameter besides the resource.", field="parameters")
 

@@ -44,6 +44,8 @@ class PopulationBasedTraining(Algorithm):
     """
 
     name = "pbt"
+    ignores_prior = True
+    may_repeat = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm."""
