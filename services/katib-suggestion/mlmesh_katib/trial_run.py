@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mlmesh_kit.errors import ServiceError, Unavailable
 
-from mlmesh_katib import collectors
+from mlmesh_katib import checkpoints, collectors
 from mlmesh_katib.collectors import PUSHED, CollectionError, Collector, MetricLog, Place
 from mlmesh_katib.experiment import Experiment, Trial, TrialState, now_ms
 from mlmesh_katib.jobs.base import Ended, Job, JobBackend, JobSpec
@@ -67,7 +67,10 @@ def job_spec(experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> JobS
         retain=template.retain,
         labels=trial.labels,
         primary_pod_labels=template.primary_pod_labels,
-        prepare=lambda work: collectors.prepare(spec.collector, work),
+        prepare=lambda work: {
+            **collectors.prepare(spec.collector, work),
+            **checkpoints.prepare(work, spec.algorithm, trial.labels),
+        },
     )
 
 

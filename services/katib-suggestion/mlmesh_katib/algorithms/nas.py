@@ -39,9 +39,9 @@ def layers(nas: Mapping[str, Any]) -> int:
     field = f"{_FIELD}.graphConfig.numLayers"
     if not number:
         raise InvalidArgument("Missing NumLayers in GraphConfig", field=field)
-    if not isinstance(number, int) or not 1 <= number <= MAX_LAYERS:
+    if not _is_whole(number) or not 1 <= number <= MAX_LAYERS:
         raise InvalidArgument(f"NumLayers in GraphConfig must be 1 to {MAX_LAYERS}", field=field)
-    return number
+    return int(number)
 
 
 def sizes(nas: Mapping[str, Any], name: str) -> list[int]:
@@ -54,9 +54,9 @@ def sizes(nas: Mapping[str, Any], name: str) -> list[int]:
     field = f"{_FIELD}.graphConfig.{name}"
     if not found:
         raise InvalidArgument(f"Missing {name[0].upper()}{name[1:]} in GraphConfig", field=field)
-    if not isinstance(found, list) or not all(isinstance(size, int) for size in found):
+    if not isinstance(found, list) or not all(_is_whole(size) for size in found):
         raise InvalidArgument(f"{name} in GraphConfig must be a list of whole numbers", field=field)
-    return found
+    return [int(size) for size in found]
 
 
 def graph_config(nas: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,7 +176,7 @@ def _values(parameter: Mapping[str, Any]) -> Sequence[str | int | float]:
 def _number(space: Mapping[str, Any], name: str, kind: str, parameter: str, field: str) -> float:
     try:
         number = float(space.get(name) or 0) if name == "step" else float(space.get(name, ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or (kind == "int" and not number.is_integer()):
         wanted = "a whole number" if kind == "int" else "a number"
@@ -191,3 +191,8 @@ def _given(space: Mapping[str, Any], name: str) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Tells whether it is a whole number; a manifest that came as a protobuf Struct has 3.0 for 3."""
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
