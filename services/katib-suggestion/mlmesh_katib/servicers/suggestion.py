@@ -1,6 +1,6 @@
 """api.v1.beta1.Suggestion: what Katib's controller asks. Nothing is kept between calls."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,8 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.algorithms import ALGORITHMS, Algorithm, Observed, Question
-from mlmesh_katib.objective import Objective
 from mlmesh_katib.servicers.katib import KINDS, nas_config, setting_error
+from mlmesh_katib.servicers.trial_reader import trial_reader
 from mlmesh_katib.space import Space, make_parameter, make_space
 
 MAX_REQUEST_NUMBER = 1000
@@ -21,9 +21,6 @@ _DISTRIBUTIONS = {
     api_pb2.LOG_NORMAL: "logNormal",
 }
 _PARAMETERS = "experiment.spec.parameter_specs.parameters"
-_WAITING = {api_pb2.TrialStatus.CREATED, api_pb2.TrialStatus.RUNNING}
-_MEASURED = {api_pb2.TrialStatus.SUCCEEDED, api_pb2.TrialStatus.EARLYSTOPPED}
-_NOT_STARTED = "~"  # behind all times
 
 
 class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
@@ -43,7 +40,7 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         space = algorithm.space_of(question.space, question.settings)
         # Of what was suggested before, the controller leaves out trials without metrics.
         made = max(len(request.trials), request.total_request_number - count)
-        asked = replace(question, space=space, trials=_observed(request, space), made=made)
+        asked = replace(question, space=space, trials=_trials(request, space), made=made)
         answer = algorithm.answer(asked, count)
         if not answer.suggestions and count:
             if answer.wait:
@@ -110,42 +107,7 @@ def _space(specs: Iterable[api_pb2.ParameterSpec]) -> Space:
     return make_space(parameters, _PARAMETERS) if parameters else Space(())
 
 
-def _observed(request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
-    """Reads the trials in the order they were started; a controller sends them in that of their random names."""
-    given = request.experiment.spec.objective
-    maximize = given.type == api_pb2.MAXIMIZE
-    objectives: dict[str, Objective] = {}
-    found = []
-    for trial in sorted(request.trials, key=lambda trial: trial.status.start_time or _NOT_STARTED):
-        spec, status = trial.spec, trial.status
-        assignments = {item.name: item.value for item in spec.parameter_assignments.assignments}
-        point = space.parse(assignments)
-        if point is None:  # the experiment was edited since
-            continue
-        condition = status.condition
-        loss = None
-        if condition in _MEASURED:
-            metric = spec.objective.objective_metric_name or given.objective_metric_name
-            if metric not in objectives:
-                objectives[metric] = Objective(metric, maximize, None, (), {})
-            loss = _loss(status.observation.metrics, objectives[metric])
-        found.append(
-            Observed(
-                point,
-                loss,
-                running=condition in _WAITING,
-                stopped=condition == api_pb2.TrialStatus.EARLYSTOPPED,
-                name=trial.name,
-                labels=dict(spec.labels),
-                assignments=assignments,
-            )
-        )
-    return found
-
-
-def _loss(metrics: Sequence[api_pb2.Metric], objective: Objective) -> float | None:
-    for metric in metrics:
-        if metric.name == objective.metric:
-            value = objective.number(metric.value)
-            return None if value is None else objective.loss(value)
-    return None
+def _trials(request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
+    objective = request.experiment.spec.objective
+    reader = trial_reader(space, objective.objective_metric_name, objective.type == api_pb2.MAXIMIZE)
+    return reader.read(request.trials)
