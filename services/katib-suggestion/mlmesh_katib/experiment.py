@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from mlmesh_katib.algorithms import ALGORITHMS
 from mlmesh_katib.manifest import ExperimentSpec
 from mlmesh_katib.objective import MetricSummary
 from mlmesh_katib.pareto import pareto_front
@@ -150,7 +151,10 @@ def conditions_after(conditions: Sequence[Condition], kind: str, reason: str, me
 
 
 def best_trial(spec: ExperimentSpec, trials: Sequence[Trial]) -> Trial | None:
-    """Finds the trial with the best (first) objective, of those that keep the constraints; the first of equal ones."""
+    """Finds the trial with the best (first) objective, of those that keep the constraints; the first of equal ones.
+
+    With an algorithm whose trials report texts, which is none better than another: the first that succeeded.
+    """
     best: tuple[float, Trial] | None = None
     for trial in trials:
         value = spec.objective.value(trial.observation) if trial.state in REPORTED else None
@@ -158,6 +162,8 @@ def best_trial(spec: ExperimentSpec, trials: Sequence[Trial]) -> Trial | None:
             continue
         if best is None or spec.objective.loss(value) < best[0]:
             best = (spec.objective.loss(value), trial)
+    if best is None and ALGORITHMS[spec.algorithm].takes_texts:
+        return next((trial for trial in trials if trial.state is TrialState.SUCCEEDED), None)
     return best[1] if best else None
 
 

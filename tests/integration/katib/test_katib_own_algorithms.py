@@ -92,13 +92,24 @@ def test_architectures_are_searched(client):
     assert all([len(layer) for layer in json.loads(given["architecture"])] == [1, 2, 3] for given in found)
 
 
-def test_darts_is_one_trial(client):
-    code = "import sys; print('loss = 1' if '3x3' in sys.argv[1] and sys.argv[2] == '3' else 'loss = 2')"
-    references = ["search-space", "num-layers", "algorithm-settings"]
-    one = {"maxTrialCount": 1, "parallelTrialCount": 1}
-    client.create(made("darts", code, algorithm("darts", num_epochs="2"), references, nasConfig=NAS, **one))
+def test_darts_is_one_trial_whose_objective_is_a_genotype(client):
+    code = "import sys; print('best=Genotype(%s)' % '-'.join(sys.argv[1:3]))"
+    whole = made(
+        "darts",
+        code,
+        algorithm("darts", num_epochs="2"),
+        ["search-space", "num-layers", "algorithm-settings"],
+        nasConfig=NAS,
+        objective={"type": "maximize", "objectiveMetricName": "best"},
+        metricsCollectorSpec={"source": {"filter": {"metricsFormat": [r"([\w-]+)=(Genotype.*)"]}}},
+        maxTrialCount=1,
+        parallelTrialCount=1,
+    )
+    client.create(whole)
     found = client.wait("darts")
-    assert [metric.latest for metric in found.status.current_optimal_trial.observation.metrics] == ["1"]
+    assert (found.status.trials_succeeded, found.status.conditions[-1].reason) == (1, "ExperimentMaxTrialsReached")
+    observed = client.trials("darts")[0].observation.metrics
+    assert [metric.latest for metric in observed] == ["Genotype(['convolution_3x3', 'convolution_5x5']-3)"]
 
 
 @pytest.mark.parametrize(

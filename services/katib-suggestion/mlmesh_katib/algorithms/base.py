@@ -107,6 +107,7 @@ class Algorithm(ABC):
     Attributes:
         name: As experiments name it.
         searches_architectures: Whether it works on Katib's nasConfig, and not on a space.
+        takes_texts: Whether its trials may report their objective as text (a genotype), which none can be compared by.
         is_multi_objective: Whether it works with several objectives; others are refused them.
         knows_constraints: Whether it looks at `Observed.violation`; others are told losses that say it (`ask`).
         walks_conditions: Whether it is asked about conditional spaces as they are; others about the whole cube (`ask`).
@@ -116,6 +117,7 @@ class Algorithm(ABC):
 
     name = ""
     searches_architectures = False
+    takes_texts = False
     is_multi_objective = False
     knows_constraints = False
     walks_conditions = False

@@ -38,6 +38,7 @@ class Darts(Algorithm):
     name = "darts"
     ignores_prior = True
     searches_architectures = True
+    takes_texts = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm. Settings that are not known are handed to the trial, as in Katib."""

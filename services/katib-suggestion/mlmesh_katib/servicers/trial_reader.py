@@ -1,7 +1,7 @@
 """Reads the trials of Katib's requests. A controller sends all of them each time: what was read is remembered."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlmesh_protos.api.v1.beta1 import api_pb2
 
@@ -12,6 +12,7 @@ from mlmesh_katib.space import Space
 _READERS = 16
 _REMEMBERED = 2048
 _LARGEST = 2048
+_NO_LABELS: Mapping[str, str] = {}
 _NOT_STARTED = "~"  # behind all times
 _WAITING = {api_pb2.TrialStatus.CREATED, api_pb2.TrialStatus.RUNNING}
 _MEASURED = {api_pb2.TrialStatus.SUCCEEDED, api_pb2.TrialStatus.EARLYSTOPPED}
@@ -71,7 +72,7 @@ class TrialReader:
             running=condition in _WAITING,
             stopped=condition == api_pb2.TrialStatus.EARLYSTOPPED,
             name=trial.name,
-            labels=dict(spec.labels),
+            labels=dict(spec.labels) if spec.labels else _NO_LABELS,
             assignments=assignments,
         )
 
