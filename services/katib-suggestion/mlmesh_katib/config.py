@@ -16,6 +16,9 @@ class Settings(ServiceSettings):
 
     metadata_address: str = Field("", description="gRPC address of the metadata service; empty: lineage waits")
     pipeline_address: str = Field("", description="gRPC address of the pipeline service; empty: trials are no runs")
+    db_manager_addresses: str = Field(
+        "", description="Katib database managers, host:port,..., whose reports early stopping may read; empty: our own"
+    )
     backend: Literal["local", "kubernetes"] = Field("local", description="Where trials that are batch/v1 Jobs run")
     kubernetes_kubeconfig: str = Field("", description="Says where the cluster is; empty: the pod's, or ~/.kube/config")
     kubernetes_context: str = Field("", description="Context in it; empty: its current one")
@@ -34,6 +37,11 @@ class Settings(ServiceSettings):
         "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"
     )
     lease_seconds: float = Field(15, gt=1, description="How long work is held without a sign of life")
+
+    @property
+    def allowed_db_managers(self) -> tuple[str, ...]:
+        """`db_manager_addresses`, apart."""
+        return tuple(filter(None, (address.strip() for address in self.db_manager_addresses.split(","))))
 
     @property
     def preload_modules(self) -> tuple[str, ...]:

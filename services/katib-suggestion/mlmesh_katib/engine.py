@@ -20,11 +20,11 @@ from mlmesh_kit.lease import LeaseStore
 from mlmesh_katib.backends import make_backend
 from mlmesh_katib.config import Settings
 from mlmesh_katib.editing import edit, pause
-from mlmesh_katib.experiment import Experiment, conditions_after
+from mlmesh_katib.experiment import EarlierTrial, Experiment, conditions_after
 from mlmesh_katib.experiment_run import ExperimentRun
 from mlmesh_katib.jobs.conditions import parse_conditions
 from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
-from mlmesh_katib.manifest import parse_manifest
+from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
 from mlmesh_katib.store import KatibStore
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,26 @@ class ExperimentEngine:
                 with contextlib.suppress(ServiceError):
                     await asyncio.to_thread(self._leases.release_all, self._owner)
 
-    def create(self, namespace: str, manifest: Mapping[str, Any]) -> Experiment:
+    def create(self, namespace: str, manifest: Mapping[str, Any], earlier: Sequence[EarlierTrial] = ()) -> Experiment:
         """Checks a manifest and adds the experiment. Blocks; call `wake` after it.
+
+        Args:
+            namespace: Of the experiment.
+            manifest: Of the experiment.
+            earlier: What the warm start that it asks for has found (`EarlierTrials.read`).
 
         Raises:
             InvalidArgument, FailedPrecondition: See `parse_manifest`.
             AlreadyExists: There is one of this name.
+        """
+        spec = self.check(manifest)
+        return self._store.create_experiment(namespace, spec.name, manifest, earlier)
+
+    def check(self, manifest: Mapping[str, Any]) -> ExperimentSpec:
+        """Checks a manifest.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: See `parse_manifest`, and the backend of its trials.
         """
         spec = parse_manifest(manifest, self._settings.max_trials)
         template = spec.template
@@ -86,7 +100,7 @@ class ExperimentEngine:
         if template.manifest.get("apiVersion") != PIPELINE_API_VERSION:  # the end of a run is said by its state
             kind = str(template.manifest.get("kind", ""))
             parse_conditions(kind, template.success_condition, template.failure_condition, where)
-        return self._store.create_experiment(namespace, spec.name, manifest)
+        return spec
 
     async def update(self, namespace: str, name: str, manifest: Mapping[str, Any], paths: Sequence[str]) -> Experiment:
         """Changes an experiment's budget or goal, while it runs or after it has ended by its budget.

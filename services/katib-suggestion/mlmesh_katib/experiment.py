@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from mlmesh_katib.algorithms import ALGORITHMS
 from mlmesh_katib.manifest import ExperimentSpec
 from mlmesh_katib.objective import MetricSummary
+from mlmesh_katib.pareto import pareto_front
 
 
 class TrialState(Enum):
@@ -86,6 +88,21 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierTrial:
+    """A trial of another experiment, as the metadata service knows it.
+
+    Attributes:
+        name: NAMESPACE/EXPERIMENT/TRIAL.
+        assignments: Parameter → value.
+        metrics: Metric → the value that was reported last.
+    """
+
+    name: str
+    assignments: Mapping[str, str]
+    metrics: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """An experiment as it is kept.
 
@@ -134,13 +151,32 @@ def conditions_after(conditions: Sequence[Condition], kind: str, reason: str, me
 
 
 def best_trial(spec: ExperimentSpec, trials: Sequence[Trial]) -> Trial | None:
-    """Finds the trial with the best objective; the first of several that are equal."""
+    """Finds the trial with the best (first) objective, of those that keep the constraints; the first of equal ones.
+
+    With an algorithm whose trials report texts, which is none better than another: the first that succeeded.
+    """
     best: tuple[float, Trial] | None = None
     for trial in trials:
         value = spec.objective.value(trial.observation) if trial.state in REPORTED else None
-        if value is not None and (best is None or spec.objective.loss(value) < best[0]):
+        if value is None or spec.objective.violation(trial.observation):
+            continue
+        if best is None or spec.objective.loss(value) < best[0]:
             best = (spec.objective.loss(value), trial)
+    if best is None and ALGORITHMS[spec.algorithm].takes_texts:
+        return next((trial for trial in trials if trial.state is TrialState.SUCCEEDED), None)
     return best[1] if best else None
+
+
+def optimal_trials(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Trial]:
+    """Finds the trials that no other one beats in all objectives, and that keep the constraints."""
+    reported = [
+        (trial, losses)
+        for trial in trials
+        if trial.state in REPORTED
+        and (losses := spec.objective.losses(trial.observation)) is not None
+        and not spec.objective.violation(trial.observation)
+    ]
+    return [reported[place][0] for place in pareto_front([losses for _, losses in reported])]
 
 
 def decide(spec: ExperimentSpec, trials: Sequence[Trial], *, exhausted: bool) -> Verdict | None:
@@ -152,8 +188,7 @@ def decide(spec: ExperimentSpec, trials: Sequence[Trial], *, exhausted: bool) ->
         exhausted: Whether the algorithm has nothing more to suggest.
     """
     best = best_trial(spec, trials)
-    value = spec.objective.value(best.observation) if best else None
-    if value is not None and spec.objective.reached(value):
+    if any(trial.state in REPORTED and spec.objective.is_reached(trial.observation) for trial in trials):
         return Verdict(True, "ExperimentGoalReached", "Experiment has succeeded because Objective goal has reached")
     failed = sum(trial.state in {TrialState.FAILED, TrialState.METRICS_UNAVAILABLE} for trial in trials)
     if spec.max_failed is not None and failed > spec.max_failed:
@@ -164,14 +199,17 @@ def decide(spec: ExperimentSpec, trials: Sequence[Trial], *, exhausted: bool) ->
         )
     completed = sum(trial.state.is_final for trial in trials)
     if completed >= spec.max_trials:
-        return _over(best, "ExperimentMaxTrialsReached", "Experiment has succeeded because max trial count has reached")
+        return _over(
+            spec, best, "ExperimentMaxTrialsReached", "Experiment has succeeded because max trial count has reached"
+        )
     if exhausted and completed == len(trials):
         text = "Experiment has succeeded because suggestion service has reached the end: the search space is exhausted"
-        return _over(best, "ExperimentSuggestionEndReached", text)
+        return _over(spec, best, "ExperimentSuggestionEndReached", text)
     return None
 
 
-def _over(best: Trial | None, reason: str, message: str) -> Verdict:
+def _over(spec: ExperimentSpec, best: Trial | None, reason: str, message: str) -> Verdict:
     if best is None:
-        return Verdict(False, "ExperimentFailed", "no trial reported the objective")
+        kept = " and kept the constraints" if spec.objective.constraints else ""
+        return Verdict(False, "ExperimentFailed", f"no trial reported the objective{kept}")
     return Verdict(True, reason, message)

@@ -3,18 +3,19 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlmesh_kit.errors import ServiceError, Unavailable
 
+from mlmesh_katib.algorithms import Observed
 from mlmesh_katib.early_stopping import EARLY_STOPPING
 from mlmesh_katib.early_stopping.base import History
 from mlmesh_katib.experiment import Experiment, Trial, TrialState, Verdict, conditions_after, decide, now_ms
 from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.manifest import ExperimentSpec
 from mlmesh_katib.store import KatibStore
-from mlmesh_katib.suggestion import next_trials
+from mlmesh_katib.suggestion import earlier_trials, next_trials
 from mlmesh_katib.trial_run import Surroundings, TrialRun
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class ExperimentRun:
         self._histories: dict[str, History] = {}
         self._seen: dict[str, int] = {}
         self._settings: Mapping[str, str] = experiment.settings
+        self._prior: Sequence[Observed] = ()
         self._exhausted = False
         self._errors = 0
         self._leaving = False
@@ -116,6 +118,9 @@ class ExperimentRun:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _recover(self) -> None:
+        if self._spec.warm_start is not None:
+            earlier = await asyncio.to_thread(self._store.earlier_trials, self.experiment.id)
+            self._prior = earlier_trials(self._spec, earlier)
         for trial in await asyncio.to_thread(self._store.trials, self.experiment.id):
             self._trials[trial.number] = trial
             await self._read_reports(trial)
@@ -155,7 +160,9 @@ class ExperimentRun:
             for name, history in self._histories.items()
         }
         try:
-            answer = await asyncio.to_thread(next_trials, self._spec, known, wanted, self._settings, reports)
+            answer = await asyncio.to_thread(
+                next_trials, self._spec, known, wanted, self._settings, reports, self._prior
+            )
         except Exception as error:
             self._errors += 1
             said = error.message if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
@@ -213,7 +220,7 @@ class ExperimentRun:
         values = [objective.number(log.value) for _, log in found]
         losses = [objective.loss(value) for value in values if value is not None]
         ended = trial.state is TrialState.SUCCEEDED
-        self._histories[trial.name] = replace(old, losses=(*old.losses, *losses), ended=ended)
+        self._histories[trial.name] = replace(old, losses=(*old.losses, *losses), ended=ended, new=len(losses))
         if found:
             self._seen[trial.name] = found[-1][0]
         return bool(losses)

@@ -20,13 +20,11 @@ from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc
 
 from mlmesh_katib.config import Settings
 from mlmesh_katib.experiment import REPORTED, Experiment, Trial, TrialState
+from mlmesh_katib.lineage_names import ARTIFACT_TYPE, CONTEXT_TYPE, EXECUTION_TYPE, METRIC, PARAMETER
 from mlmesh_katib.store import KatibStore
 
 logger = logging.getLogger(__name__)
 
-CONTEXT_TYPE = "katib.Experiment"
-EXECUTION_TYPE = "katib.Trial"
-ARTIFACT_TYPE = "katib.Observation"
 _LEASE = "outbox"
 _BATCH = 100
 _IDLE_SECONDS = 0.5
@@ -214,9 +212,9 @@ def _context(experiment: Experiment, type_id: int) -> mlmd.Context:
 def _execution(name: str, trial: Trial, type_id: int) -> mlmd.Execution:
     execution = mlmd.Execution(type_id=type_id, name=name, last_known_state=_STATES[trial.state])
     for key, value in trial.assignments.items():
-        execution.custom_properties[f"parameter/{key}"].string_value = value
+        execution.custom_properties[f"{PARAMETER}{key}"].string_value = value
     for metric in trial.observation:
-        execution.custom_properties[f"metric/{metric.name}"].string_value = metric.latest
+        execution.custom_properties[f"{METRIC}{metric.name}"].string_value = metric.latest
     execution.custom_properties["attempts"].int_value = trial.attempts
     return execution
 

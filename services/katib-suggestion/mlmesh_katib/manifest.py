@@ -1,6 +1,5 @@
 """Katib Experiment manifests (kubeflow.org/v1beta1), checked, as plain values."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,14 @@ from mlmesh_katib.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, Question
 from mlmesh_katib.collectors import CollectorSpec
 from mlmesh_katib.collectors import parse as parse_collector
 from mlmesh_katib.early_stopping import EARLY_STOPPING
+from mlmesh_katib.extensions import (
+    WarmStart,
+    parse_activations,
+    parse_constraints,
+    parse_targets,
+    parse_warm_start,
+)
+from mlmesh_katib.fields import as_count, as_list, as_metric, as_object, as_scalar, as_text, is_number
 from mlmesh_katib.objective import STRATEGIES, Objective
 from mlmesh_katib.space import Space, make_parameter, make_space
 from mlmesh_katib.template import TrialTemplate, parse_template
@@ -19,7 +26,6 @@ from mlmesh_katib.template import TrialTemplate, parse_template
 API_VERSION = "kubeflow.org/v1beta1"
 MAX_NAME = 40  # as Katib: the names of trials and pods are made of it
 DEFAULT_PARALLEL = 3
-MAX_METRIC_NAME = 200
 RESUME_NEVER = "Never"
 RESUME_POLICIES = (RESUME_NEVER, "LongRunning", "FromVolume")
 
@@ -33,9 +39,10 @@ class ExperimentSpec:
         max_failed: Failed trials beyond which the experiment fails; None: no limit.
         parallel: Trials at once.
         collector: Where metrics are read.
-        early_stopping: Name of the rule; None: none.
+        early_stopping: Name of the rule, which the algorithm may bring with it; None: none.
         resume_policy: Katib's.
         nas: Katib's nasConfig; None: none.
+        warm_start: Whose trials are known from the beginning; None: nobody's.
     """
 
     name: str
@@ -52,6 +59,7 @@ class ExperimentSpec:
     early_stopping_settings: Mapping[str, str]
     resume_policy: str
     nas: Mapping[str, Any] | None
+    warm_start: WarmStart | None = None
 
 
 def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSpec:
@@ -76,9 +84,7 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
     where = "manifest.spec"
     spec = as_object(manifest.get("spec"), where)
     objective = _objective(as_object(spec.get("objective"), f"{where}.objective"), f"{where}.objective")
-    nas = None if spec.get("nasConfig") is None else as_object(spec["nasConfig"], f"{where}.nasConfig")
-    if nas is not None and spec.get("parameters"):
-        raise InvalidArgument("only one of parameters and nasConfig can be given", field=f"{where}.nasConfig")
+    nas = _nas_config(spec, where)
     if nas is not None:
         space = Space(())
     else:
@@ -107,8 +113,11 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         parallel=parallel,
         nas=nas,
         experiment=name,
+        objectives=len(objective.targets),
     )
+    _check_objectives(algorithm, objective, f"{where}.objective.additionalObjectives")
     ALGORITHMS[algorithm].validate(question)
+    ALGORITHMS[algorithm].check(question)
     template = parse_template(
         as_object(spec.get("trialTemplate"), f"{where}.trialTemplate"),
         None if nas is not None else [parameter.name for parameter in space.parameters],
@@ -116,9 +125,18 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
     )
     collector = parse_collector(spec.get("metricsCollectorSpec"), objective.metrics, f"{where}.metricsCollectorSpec")
     stopping, stopping_settings = _early_stopping(spec.get("earlyStopping"), f"{where}.earlyStopping")
+    if stopping is None and (implied := ALGORITHMS[algorithm].early_stopping(question)) is not None:
+        stopping, stopping_settings = implied[0], dict(implied[1])
+    if stopping is not None and objective.others:
+        raise InvalidArgument(
+            "trials are stopped early by one objective; there are several", field=f"{where}.earlyStopping"
+        )
     policy = spec.get("resumePolicy") or RESUME_NEVER
     if policy not in RESUME_POLICIES:
         raise InvalidArgument(f"must be one of {', '.join(RESUME_POLICIES)}", field=f"{where}.resumePolicy")
+    warm_start = parse_warm_start(spec.get("warmStart"), f"{where}.warmStart")
+    if warm_start is not None and ALGORITHMS[algorithm].ignores_prior:
+        raise InvalidArgument(f"algorithm {algorithm} learns nothing from earlier trials", field=f"{where}.warmStart")
     return ExperimentSpec(
         name=name,
         objective=objective,
@@ -134,19 +152,34 @@ def parse_manifest(manifest: Mapping[str, Any], max_trials: int) -> ExperimentSp
         early_stopping_settings=stopping_settings,
         resume_policy=policy,
         nas=nas,
+        warm_start=warm_start,
     )
+
+
+def _check_objectives(algorithm: str, objective: Objective, where: str) -> None:
+    if objective.others and not ALGORITHMS[algorithm].is_multi_objective:
+        able = ", ".join(sorted(name for name, other in ALGORITHMS.items() if other.is_multi_objective))
+        raise InvalidArgument(f"algorithm {algorithm} has one objective only; several have {able}", field=where)
+
+
+def _nas_config(spec: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
+    if spec.get("nasConfig") is None:
+        return None
+    if spec.get("parameters"):
+        raise InvalidArgument("only one of parameters and nasConfig can be given", field=f"{where}.nasConfig")
+    return as_object(spec["nasConfig"], f"{where}.nasConfig")
 
 
 def _objective(objective: Mapping[str, Any], where: str) -> Objective:
     kind = objective.get("type")
     if kind not in ("minimize", "maximize"):
         raise InvalidArgument("must be minimize or maximize", field=f"{where}.type")
-    metric = _metric(objective.get("objectiveMetricName"), f"{where}.objectiveMetricName")
+    metric = as_metric(objective.get("objectiveMetricName"), f"{where}.objectiveMetricName")
     goal = objective.get("goal")
-    if goal is not None and not _is_number(goal):
+    if goal is not None and not is_number(goal):
         raise InvalidArgument("must be a number", field=f"{where}.goal")
     additional = [
-        _metric(name, f"{where}.additionalMetricNames[{index}]")
+        as_metric(name, f"{where}.additionalMetricNames[{index}]")
         for index, name in enumerate(
             as_list(objective.get("additionalMetricNames", []), f"{where}.additionalMetricNames")
         )
@@ -160,7 +193,15 @@ def _objective(objective: Mapping[str, Any], where: str) -> Objective:
         if strategy.get("value") not in STRATEGIES:
             raise InvalidArgument(f"must be one of {', '.join(STRATEGIES)}", field=f"{path}.value")
         strategies[as_text(strategy.get("name"), f"{path}.name")] = str(strategy["value"])
-    return Objective(metric, kind == "maximize", None if goal is None else float(goal), tuple(additional), strategies)
+    return Objective(
+        metric=metric,
+        maximize=kind == "maximize",
+        goal=None if goal is None else float(goal),
+        additional=tuple(additional),
+        strategies=strategies,
+        others=parse_targets(objective, where),
+        constraints=parse_constraints(objective, where),
+    )
 
 
 def _algorithm(algorithm: Mapping[str, Any], where: str) -> tuple[str, dict[str, str]]:
@@ -177,7 +218,7 @@ def _settings(algorithm: Mapping[str, Any], where: str) -> dict[str, str]:
     for index, item in enumerate(as_list(algorithm.get("algorithmSettings", []), f"{where}.algorithmSettings")):
         path = f"{where}.algorithmSettings[{index}]"
         setting = as_object(item, path)
-        settings[as_text(setting.get("name"), f"{path}.name")] = _scalar(setting.get("value"), f"{path}.value")
+        settings[as_text(setting.get("name"), f"{path}.name")] = as_scalar(setting.get("value"), f"{path}.value")
     return settings
 
 
@@ -191,18 +232,18 @@ def _space(parameters: Sequence[Any], where: str) -> Space:
             make_parameter(
                 as_text(parameter.get("name"), f"{path}.name"),
                 str(parameter.get("parameterType", "")),
-                low=_scalar(feasible.get("min", ""), f"{path}.feasibleSpace.min"),
-                high=_scalar(feasible.get("max", ""), f"{path}.feasibleSpace.max"),
-                step=_scalar(feasible.get("step", ""), f"{path}.feasibleSpace.step"),
+                low=as_scalar(feasible.get("min", ""), f"{path}.feasibleSpace.min"),
+                high=as_scalar(feasible.get("max", ""), f"{path}.feasibleSpace.max"),
+                step=as_scalar(feasible.get("step", ""), f"{path}.feasibleSpace.step"),
                 values=[
-                    _scalar(value, f"{path}.feasibleSpace.list")
+                    as_scalar(value, f"{path}.feasibleSpace.list")
                     for value in as_list(feasible.get("list", []), f"{path}.feasibleSpace.list")
                 ],
                 distribution=str(feasible.get("distribution", "")),
                 field=path,
             )
         )
-    return make_space(made, where)
+    return make_space(made, where, parse_activations(parameters, made, where))
 
 
 def _early_stopping(given: Any, where: str) -> tuple[str | None, dict[str, str]]:
@@ -218,53 +259,3 @@ def _early_stopping(given: Any, where: str) -> tuple[str | None, dict[str, str]]
     settings = _settings(rule, where)
     EARLY_STOPPING[name].validate(settings)
     return name, settings
-
-
-def as_object(value: Any, field: str) -> Mapping[str, Any]:
-    """Gives an object, or raises InvalidArgument."""
-    if not isinstance(value, Mapping):
-        raise InvalidArgument("must be an object", field=field)
-    return value
-
-
-def as_list(value: Any, field: str) -> Sequence[Any]:
-    """Gives a list, or raises InvalidArgument."""
-    if not isinstance(value, list):
-        raise InvalidArgument("must be a list", field=field)
-    return value
-
-
-def as_text(value: Any, field: str) -> str:
-    """Gives a non-empty text, or raises InvalidArgument."""
-    if not isinstance(value, str) or not value:
-        raise InvalidArgument("must be a non-empty string", field=field)
-    return value
-
-
-def as_count(value: Any, field: str, *, default: int, smallest: int) -> int:
-    """Gives a whole number, or raises InvalidArgument."""
-    if value is None:
-        return default
-    if not _is_number(value) or value != int(value) or value < smallest:
-        raise InvalidArgument(f"must be a whole number of at least {smallest}", field=field)
-    return int(value)
-
-
-def _metric(value: Any, field: str) -> str:
-    name = as_text(value, field)
-    if len(name) > MAX_METRIC_NAME:
-        raise InvalidArgument(f"must be at most {MAX_METRIC_NAME} characters", field=field)
-    return name
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _scalar(value: Any, field: str) -> str:
-    """Katib's manifests quote numbers; those that do not are understood as well."""
-    if isinstance(value, str):
-        return value
-    if not _is_number(value):
-        raise InvalidArgument("must be a string", field=field)
-    return str(int(value)) if float(value).is_integer() else str(value)

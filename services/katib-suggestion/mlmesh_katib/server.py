@@ -10,6 +10,7 @@ from mlmesh_katib.access import ACCESS
 from mlmesh_katib.config import Settings
 from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.lineage import LineagePublisher
+from mlmesh_katib.observation_source import ObservationSource
 from mlmesh_katib.routes import log_routes
 from mlmesh_katib.servicers.db_manager import DBManagerServicer
 from mlmesh_katib.servicers.early_stopping import EarlyStoppingServicer
@@ -17,6 +18,7 @@ from mlmesh_katib.servicers.experiment import ExperimentServicer
 from mlmesh_katib.servicers.suggestion import SuggestionServicer
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.tables import LEASES
+from mlmesh_katib.warm_start import EarlierTrials
 
 
 def build(settings: Settings) -> ServiceDefinition:
@@ -34,13 +36,13 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 services["EarlyStopping"],
                 api_pb2_grpc.add_EarlyStoppingServicer_to_server,
-                EarlyStoppingServicer(store, engine),
+                EarlyStoppingServicer(ObservationSource(store, settings.allowed_db_managers), engine),
             ),
             Servicer(services["DBManager"], api_pb2_grpc.add_DBManagerServicer_to_server, DBManagerServicer(store)),
             Servicer(
                 experiment_pb2.DESCRIPTOR.services_by_name["ExperimentService"],
                 experiment_pb2_grpc.add_ExperimentServiceServicer_to_server,
-                ExperimentServicer(store, engine, settings.max_trials),
+                ExperimentServicer(store, engine, EarlierTrials(store, settings), settings.max_trials),
             ),
         ],
         access=ACCESS,

@@ -8,6 +8,8 @@ from enum import Enum
 
 from mlmesh_kit.errors import InvalidArgument
 
+from mlmesh_katib.activation import Activation, combinations, inactive, walk
+
 MAX_PARAMETERS = 200
 MAX_LIST = 10_000
 MAX_NAME = 200
@@ -90,6 +92,22 @@ class Parameter:
         digits = max(0, 12 - math.floor(math.log10(max(abs(self.high), abs(self.low), step))))
         return min(max(round(self.low + index * step, digits), self.low), self.high)
 
+    def default(self) -> Value:
+        """Gives the value that stands for the parameter where it is not active: the first choice, or the middle."""
+        if self.kind is _CATEGORICAL:
+            return self.choices[0]
+        count = self.count()
+        if count is not None and (self.is_list or not self.distribution.is_log):
+            return self.at((count - 1) // 2)
+        if self.distribution.is_log:
+            middle = math.exp((math.log(self.low) + math.log(self.high)) / 2)
+        else:
+            middle = self.low / 2 + self.high / 2
+        middle = min(max(middle, self.low), self.high)
+        if count is not None:
+            return self.at(min(round((middle - self.low) / (self.step or 1.0)), count - 1))
+        return middle
+
     def format(self, value: Value) -> str:
         """Writes a value as the trial gets it."""
         if self.kind is Kind.INT:
@@ -164,12 +182,19 @@ def make_parameter(
         raise InvalidArgument(f"must be -{MAX_WHOLE} to {MAX_WHOLE} for int", field=space)
     if not math.isfinite(largest - smallest):
         raise InvalidArgument("min and max are too far apart", field=space)
-    width = _number(step, of, f"{space}.step") if step else None
+    width = _step(step, of, f"{space}.step") if step else None
     if width is not None and (width <= 0 or (largest - smallest) / width > MAX_WHOLE):
         raise InvalidArgument(f"must be above 0, and at most {MAX_WHOLE} steps from min to max", field=f"{space}.step")
     if spread.is_log and smallest <= 0:
         raise InvalidArgument(f"must be above 0 for {spread.value}", field=f"{space}.min")
     return Parameter(name, of, smallest, largest, width, (), spread)
+
+
+def _step(text: str, kind: Kind, field: str) -> float | None:
+    """Reads a step; of whole numbers one below 1 leaves none out, as in Katib."""
+    if kind is Kind.INT and 0 < _number(text, Kind.DOUBLE, field) < 1:
+        return None
+    return _number(text, kind, field)
 
 
 def _listed(name: str, kind: Kind, values: Sequence[str], space: str, *, has_range: bool) -> Parameter:
@@ -200,12 +225,40 @@ def _number(text: str, kind: Kind, field: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """All parameters of an experiment."""
+    """All parameters of an experiment.
+
+    A point has a value for every parameter, so that algorithms see one cube; of a parameter that is not active it is
+    `Parameter.default()`, which makes points that differ in nothing active one and the same.
+
+    Attributes:
+        parameters: In their order in points.
+        activations: When parameters are active, parents before children; empty: all are, always.
+    """
 
     parameters: tuple[Parameter, ...]
+    activations: tuple[Activation, ...] = ()
+
+    def whole(self) -> "Space":
+        """Gives the space in which all parameters are active, of which this one is a part."""
+        return Space(self.parameters) if self.activations else self
+
+    def canonical(self, point: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Gives a point with what is not active at its default."""
+        if not self.activations:
+            return point
+        values = list(point)
+        for child in self.inactive(point):
+            values[child] = self.parameters[child].default()
+        return tuple(values)
+
+    def inactive(self, point: Sequence[Value]) -> set[int]:
+        """Gives the places of the parameters that are not active at a point."""
+        return inactive(self.activations, point)
 
     def size(self) -> int | None:
         """Gives the number of points; None: too many to tell apart."""
+        if self.activations:
+            return combinations(self.parameters, self.activations)
         size = 1
         for parameter in self.parameters:
             count = parameter.count()
@@ -216,6 +269,9 @@ class Space:
 
     def points(self) -> Iterator[tuple[Value, ...]]:
         """Walks all points of a space that has a size, the last parameter fastest."""
+        if self.activations:
+            yield from walk(self.parameters, self.activations)
+            return
         counts = [parameter.count() or 0 for parameter in self.parameters]
         for number in itertools.count():  # not itertools.product: it would hold all values of each parameter
             rest, indices = number, []
@@ -228,10 +284,30 @@ class Space:
 
     def key(self, point: Sequence[Value]) -> tuple[str, ...]:
         """Gives what tells points apart: their values as a trial gets them."""
+        if self.activations:
+            point = self.canonical(tuple(point))
         return tuple(p.format(v) for p, v in zip(self.parameters, point, strict=True))
 
+    def assignments(self, point: Sequence[Value]) -> dict[str, str]:
+        """Gives what a trial gets: parameter → value, of those that are active."""
+        missing = self.inactive(point) if self.activations else ()
+        pairs = zip(self.parameters, point, strict=True)
+        return {p.name: p.format(v) for index, (p, v) in enumerate(pairs) if index not in missing}
+
+    def with_blanks(self, assignments: Mapping[str, str]) -> Mapping[str, str]:
+        """Gives the assignments of a trial with an empty text for each parameter that is not active: for templates."""
+        if not self.activations:
+            return assignments
+        return {**{self.parameters[rule.child].name: "" for rule in self.activations}, **assignments}
+
     def parse(self, assignments: Mapping[str, str]) -> tuple[Value, ...] | None:
-        """Reads a point of a trial's assignments; None if it is none of this space (it was edited since)."""
+        """Reads a point of a trial's assignments, in which what is not active may be missing.
+
+        Returns:
+            The point; None if it is none of this space (it was edited since).
+        """
+        if self.activations:
+            return self._parse_some(assignments)
         point = []
         for parameter in self.parameters:
             value = parameter.parse(assignments.get(parameter.name, ""))
@@ -240,9 +316,25 @@ class Space:
             point.append(value)
         return tuple(point)
 
+    def _parse_some(self, assignments: Mapping[str, str]) -> tuple[Value, ...] | None:
+        read = [parameter.parse(assignments.get(parameter.name, "")) for parameter in self.parameters]
+        point = tuple(
+            parameter.default() if value is None else value
+            for parameter, value in zip(self.parameters, read, strict=True)
+        )
+        inactive = self.inactive(point)
+        if any(value is None and index not in inactive for index, value in enumerate(read)):
+            return None
+        return self.canonical(point)
 
-def make_space(parameters: Sequence[Parameter], field: str) -> Space:
+
+def make_space(parameters: Sequence[Parameter], field: str, activations: Sequence[Activation] = ()) -> Space:
     """Makes a space.
+
+    Args:
+        parameters: In their order.
+        field: Their path, for errors.
+        activations: When they are active; see `extensions.parse_activations`.
 
     Raises:
         InvalidArgument: No parameter, too many, or a name twice.
@@ -253,4 +345,4 @@ def make_space(parameters: Sequence[Parameter], field: str) -> Space:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise InvalidArgument(f"{name!r} is there twice", field=f"{field}[{index}].name")
-    return Space(tuple(parameters))
+    return Space(tuple(parameters), tuple(activations))

@@ -10,9 +10,9 @@ from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import AlreadyExists, NotFound
 
 from mlmesh_katib.collectors.base import MetricLog
-from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, conditions_after, now_ms
+from mlmesh_katib.experiment import Condition, EarlierTrial, Experiment, Trial, TrialState, conditions_after, now_ms
 from mlmesh_katib.objective import MetricSummary
-from mlmesh_katib.tables import EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, TRIALS
+from mlmesh_katib.tables import EARLIER_TRIALS, EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, TRIALS
 
 _THE_EXPERIMENT = 0  # trial_number of an outbox row that is about the experiment itself
 
@@ -29,8 +29,10 @@ class KatibStore:
 
     # Experiments
 
-    def create_experiment(self, namespace: str, name: str, manifest: Any) -> Experiment:
-        """Adds an experiment.
+    def create_experiment(
+        self, namespace: str, name: str, manifest: Any, earlier: Sequence[EarlierTrial] = ()
+    ) -> Experiment:
+        """Adds an experiment, with the trials of others that it starts with.
 
         Raises:
             AlreadyExists: There is one of this name.
@@ -51,6 +53,11 @@ class KatibStore:
             )
             key = result.inserted_primary_key
             assert key is not None
+            if earlier:
+                rows = [
+                    {"number": number, "trial": json.dumps(asdict(trial))} for number, trial in enumerate(earlier, 1)
+                ]
+                connection.execute(sa.insert(EARLIER_TRIALS), [{"experiment_id": key[0], **row} for row in rows])
             _announce(connection, key[0], _THE_EXPERIMENT)
             return Experiment(key[0], namespace, name, manifest, conditions, True, created, None)
 
@@ -77,6 +84,13 @@ class KatibStore:
         with read(self._engine) as connection:
             row = connection.execute(sa.select(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment_id)).first()
         return None if row is None else _experiment(row)
+
+    def earlier_trials(self, experiment_id: int) -> list[EarlierTrial]:
+        """Reads the trials of others that an experiment started with, in their order."""
+        table = EARLIER_TRIALS
+        query = sa.select(table.c.trial).where(table.c.experiment_id == experiment_id).order_by(table.c.number)
+        with read(self._engine) as connection:
+            return [EarlierTrial(**json.loads(text)) for text in connection.scalars(query)]
 
     def list_experiments(self, namespace: str, before_id: int | None, limit: int) -> list[Experiment]:
         """Reads experiments, newest first, from below an id on."""
@@ -156,7 +170,8 @@ class KatibStore:
             names = sa.select(TRIALS.c.name).where(TRIALS.c.experiment_id == experiment.id)
             connection.execute(sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name.in_(names)))
             connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.experiment_id == experiment.id))
-            connection.execute(sa.delete(TRIALS).where(TRIALS.c.experiment_id == experiment.id))
+            for table in (TRIALS, EARLIER_TRIALS):
+                connection.execute(sa.delete(table).where(table.c.experiment_id == experiment.id))
             if not connection.execute(sa.delete(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment.id)).rowcount:
                 raise NotFound("experiment", name)
 
@@ -262,6 +277,16 @@ class KatibStore:
         with read(self._engine) as connection:
             query = sa.select(OUTBOX.c.id, OUTBOX.c.experiment_id, OUTBOX.c.trial_number)
             return [tuple(row) for row in connection.execute(query.order_by(OUTBOX.c.id).limit(limit))]
+
+    def is_untold(self, namespace: str, name: str) -> bool:
+        """Tells whether there are notices about an experiment that is known here."""
+        query = (
+            sa.select(OUTBOX.c.id)
+            .join(EXPERIMENTS, EXPERIMENTS.c.id == OUTBOX.c.experiment_id)
+            .where(EXPERIMENTS.c.namespace == namespace, EXPERIMENTS.c.name == name)
+        )
+        with read(self._engine) as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def told(self, notice_id: int) -> None:
         """Removes a notice."""

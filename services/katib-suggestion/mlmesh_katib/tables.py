@@ -41,6 +41,14 @@ TRIALS = sa.Table(
     sa.Column("ended_order", sa.Integer),
 )
 
+EARLIER_TRIALS = sa.Table(
+    "earlier_trials",
+    METADATA,
+    sa.Column("experiment_id", _ID, sa.ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("trial", sa.Text, nullable=False),
+)
+
 OBSERVATION_LOGS = sa.Table(
     "observation_logs",
     METADATA,

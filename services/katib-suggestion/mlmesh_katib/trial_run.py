@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 from mlmesh_kit.errors import ServiceError, Unavailable
 
-from mlmesh_katib import collectors
+from mlmesh_katib import checkpoints, collectors
+from mlmesh_katib.algorithms import ALGORITHMS
 from mlmesh_katib.collectors import PUSHED, CollectionError, Collector, MetricLog, Place
 from mlmesh_katib.experiment import Experiment, Trial, TrialState, now_ms
 from mlmesh_katib.jobs.base import Ended, Job, JobBackend, JobSpec
 from mlmesh_katib.manifest import ExperimentSpec
-from mlmesh_katib.objective import summarize
+from mlmesh_katib.objective import MetricSummary, summarize
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.template import render
 
@@ -58,14 +59,19 @@ def job_spec(experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> JobS
         namespace=experiment.namespace,
         experiment=experiment.name,
         trial=trial.name,
-        manifest=render(template, trial.assignments, trial.name, experiment.namespace, trial.labels),
+        manifest=render(
+            template, spec.space.with_blanks(trial.assignments), trial.name, experiment.namespace, trial.labels
+        ),
         primary_container=template.primary_container,
         success_condition=template.success_condition,
         failure_condition=template.failure_condition,
         retain=template.retain,
         labels=trial.labels,
         primary_pod_labels=template.primary_pod_labels,
-        prepare=lambda work: collectors.prepare(spec.collector, work),
+        prepare=lambda work: {
+            **collectors.prepare(spec.collector, work),
+            **checkpoints.prepare(work, spec.algorithm, trial.labels),
+        },
     )
 
 
@@ -195,12 +201,21 @@ class TrialRun:
             await self._end(TrialState.EARLY_STOPPED, f"Trial is early stopped: {self._stop_reason}")
         elif not ended.ok:
             await self._end(TrialState.FAILED, f"Trial has failed: {ended.message}")
-        elif objective.value(observation) is None:
+        elif missing := self._missing(observation):
             kind = self._around.spec.collector.kind
-            why = problem or f"the collector {kind} found no number as {objective.metric}"
+            why = problem or f"the collector {kind} found no number as {', '.join(missing)}"
             await self._end(TrialState.METRICS_UNAVAILABLE, f"Metrics are not available: {why}")
         else:
             await self._end(TrialState.SUCCEEDED, "Trial has succeeded")
+
+    def _missing(self, observation: Sequence[MetricSummary]) -> Sequence[str]:
+        """Gives the metrics of objectives that have no number; no text either, with an algorithm that takes one."""
+        spec = self._around.spec
+        missing = spec.objective.missing(observation)
+        if not ALGORITHMS[spec.algorithm].takes_texts:
+            return missing
+        reported = {summary.name for summary in observation}
+        return [name for name in missing if name not in reported]
 
     async def _end(self, state: TrialState, message: str) -> None:
         self._trial = replace(self._trial.enter(state, message), completed_ms=now_ms(), reference=None)

@@ -96,15 +96,16 @@ def test_there_is_no_rule_before_enough_trials_succeeded(client, stopping):
     ("given", "expected"),
     [
         (spec("means"), "unknown algorithm name means"),
-        (spec(min_trials_required="0"), "min_trials_required must be a whole number of at least 1"),
-        (spec(start_step="0.5"), "start_step must be a whole number of at least 1"),
+        (spec(min_trials_required="0"), "min_trials_required must be greater than zero (>0)"),
+        (spec(start_step="0"), "start_step must be greater or equal than one (>=1)"),
+        (spec(start_step="0.5"), "failed to validate start_step(0.5): must be a whole number"),
         (spec(patience="3"), "unknown setting patience for algorithm medianstop"),
     ],
 )
 def test_bad_settings_are_told(client, stopping, given, expected):
     with pytest.raises(grpc.RpcError) as caught:
         stopping.ValidateEarlyStoppingSettings(api_pb2.ValidateEarlyStoppingSettingsRequest(early_stopping=given))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and expected in caught.value.details()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and caught.value.details() == expected
 
 
 def test_good_settings_are_taken(stopping):

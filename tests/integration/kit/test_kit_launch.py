@@ -155,6 +155,13 @@ def gone(pid: int) -> bool:
     return True
 
 
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 SERVICE = """
 import asyncio, sys
 from pathlib import Path
@@ -181,7 +188,7 @@ def test_a_service_that_is_killed_leaves_only_what_sweep_clears(kind: str, tmp_p
     service.wait()
     # The process itself dies with its parent; a child of its own may live on, until the next start sweeps.
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE:
+    while lives(int(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     sweep(int(pid), float(since))

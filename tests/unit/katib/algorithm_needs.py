@@ -35,6 +35,7 @@ class Needs:
         slow: Whether a suggestion takes more than some milliseconds: it is asked less often.
         max_trial_count: Of the experiment.
         parallel: Of the experiment.
+        conditional: Whether it takes conditional parameters.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -46,8 +47,18 @@ class Needs:
     slow: bool = False
     max_trial_count: int = 0
     parallel: int = 0
+    conditional: bool = True
 
 
+NAS = {
+    "graphConfig": {"numLayers": 3, "inputSizes": [8, 8, 3], "outputSizes": [2]},
+    "operations": [
+        {
+            "operationType": "convolution",
+            "parameters": [{"name": "size", "parameterType": "categorical", "feasibleSpace": {"list": ["3", "5"]}}],
+        }
+    ],
+}
 NUMBERS = (made("first", "int", "0", "2"), made("second", "int", "1", "2"))
 
 NEEDS: dict[str, Needs] = {
@@ -59,6 +70,16 @@ NEEDS: dict[str, Needs] = {
         {"n_initial_points": "3", "acq_func": "EI", "acq_optimizer": "sampling"},
         slow=True,
     ),
+    "hyperband": Needs(
+        {"r_l": "4", "eta": "2", "resource_name": "epochs"},
+        parameters=(made("epochs", "int", "1", "4"),),
+        unique=False,
+        parallel=4,
+        conditional=False,
+    ),
+    "pbt": Needs({"suggestion_trial_dir": "/data", "n_population": "5", "truncation_threshold": "0.2"}, unique=False),
+    "enas": Needs(nas=NAS),
+    "darts": Needs(nas=NAS),
 }
 """A line for each algorithm that is not served by `Needs()`."""
 
@@ -69,6 +90,7 @@ def needs_of(algorithm: str) -> Needs:
 
 SEARCH_SPACES = sorted(name for name in ALGORITHMS if needs_of(name).nas is None)
 UNIQUE = [name for name in SEARCH_SPACES if needs_of(name).unique]
+CONDITIONAL = [name for name in SEARCH_SPACES if needs_of(name).conditional]
 SEEDED = [name for name in SEARCH_SPACES if needs_of(name).seeded]
 
 

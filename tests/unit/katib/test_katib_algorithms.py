@@ -297,7 +297,7 @@ def test_any_parameter_that_is_accepted_works(data: st.DataObject) -> None:
         ("double", "-1.7e308", "1.7e308", "", "feasibleSpace"),
         ("double", "0", "1", "1e-300", "feasibleSpace.step"),
         ("double", "0", "1", "0", "feasibleSpace.step"),
-        ("int", "0", "1", "0.5", "feasibleSpace.step"),
+        ("int", "0", "10", "2.5", "feasibleSpace.step"),
         ("double", "0", "inf", "", "feasibleSpace.max"),
         ("double", "nan", "1", "", "feasibleSpace.min"),
     ],

@@ -105,12 +105,24 @@ class Algorithm(ABC):
     """An algorithm under its name in Katib, or one of ours.
 
     Attributes:
-        name: Its name.
+        name: As experiments name it.
         searches_architectures: Whether it works on Katib's nasConfig, and not on a space.
+        takes_texts: Whether its trials may report their objective as text (a genotype), which none can be compared by.
+        is_multi_objective: Whether it works with several objectives; others are refused them.
+        knows_constraints: Whether it looks at `Observed.violation`; others are told losses that say it (`ask`).
+        walks_conditions: Whether it is asked about conditional spaces as they are; others about the whole cube (`ask`).
+        may_repeat: Whether it gives a point again on purpose.
+        ignores_prior: Whether it learns nothing from trials; a warm start is refused to it.
     """
 
     name = ""
     searches_architectures = False
+    takes_texts = False
+    is_multi_objective = False
+    knows_constraints = False
+    walks_conditions = False
+    may_repeat = False
+    ignores_prior = False
 
     @abstractmethod
     def validate(self, question: Question) -> None:
@@ -119,6 +131,23 @@ class Algorithm(ABC):
         Raises:
             InvalidArgument: The algorithm cannot work with them; the message is for the user.
         """
+
+    def check(self, question: Question) -> None:
+        """Checks what an answer needs; another thing than `validate` where Katib's suggestions differ from its checks.
+
+        Raises:
+            InvalidArgument: It cannot be answered; the message is for the user.
+        """
+        self.validate(question)
+
+    def space_of(self, space: Space, settings: Mapping[str, str]) -> Space:
+        """Gives the space that it searches: without the parameters that it sets itself, beyond their ranges even.
+
+        Args:
+            space: Of the experiment.
+            settings: Of the algorithm.
+        """
+        return space
 
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
         """Gives the next points; what most algorithms have to say.
@@ -139,9 +168,19 @@ class Algorithm(ABC):
             question: What is known.
             count: How many are wanted.
         """
-        names = [parameter.name for parameter in question.space.parameters]
         points = self.suggest(question, count)
-        return Answer([Suggestion(dict(zip(names, question.space.key(point), strict=True))) for point in points])
+        return Answer([Suggestion(question.space.assignments(point)) for point in points])
+
+    def early_stopping(self, question: Question) -> tuple[str, Mapping[str, str]] | None:
+        """Gives what stops an experiment's trials early where it names nothing itself.
+
+        Args:
+            question: Of the experiment, checked by `validate`.
+
+        Returns:
+            Name and settings of an early stopping; None: trials run to their ends.
+        """
+        return None
 
 
 def generator(settings: Mapping[str, str], made: int) -> np.random.Generator:

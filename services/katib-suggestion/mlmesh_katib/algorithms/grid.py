@@ -15,6 +15,9 @@ class GridSearch(Algorithm):
     """All combinations."""
 
     name = "grid"
+    is_multi_objective = True
+    ignores_prior = True
+    walks_conditions = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm; as Katib, refuses more trials than there are points. `random_state` changes nothing."""
@@ -34,6 +37,9 @@ class GridSearch(Algorithm):
 
     def suggest(self, question: Question, count: int) -> list[tuple[Value, ...]]:
         """See Algorithm."""
+        if question.space.activations:
+            seen = {trial.point for trial in question.trials}
+            return list(itertools.islice((point for point in question.space.points() if point not in seen), count))
         parameters = question.space.parameters
         sizes = [parameter.count() or 0 for parameter in parameters]
         size = question.space.size() or 0

@@ -16,6 +16,8 @@ class RandomSearch(Algorithm):
     """Independent draws, no point twice."""
 
     name = "random"
+    is_multi_objective = True
+    ignores_prior = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm."""
@@ -36,7 +38,7 @@ def draw_new(
     guesses = count * _GUESSES
     while len(points) < count and guesses and (size is None or len(tried) < size):
         guesses -= 1
-        point = tuple(sample(parameter, random) for parameter in space.parameters)
+        point = space.canonical(tuple(sample(parameter, random) for parameter in space.parameters))
         if point not in tried:
             tried.add(point)
             points.append(point)

@@ -18,6 +18,8 @@ class SobolSequence(Algorithm):
     """Fills the space evenly; the place in the sequence is the number of trials made. Katib's has no settings."""
 
     name = "sobol"
+    is_multi_objective = True
+    ignores_prior = True
 
     def validate(self, question: Question) -> None:
         """See Algorithm; `random_state` chooses the scrambling."""

@@ -11,6 +11,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_katib.early_stopping.base import EarlyStopping, History
 
 _DEFAULTS = {"min_trials_required": 3, "start_step": 4}
+_BOUNDS = {"min_trials_required": "greater than zero (>0)", "start_step": "greater or equal than one (>=1)"}
 _LARGEST = 2**31 - 1
 
 
@@ -30,15 +31,16 @@ class MedianStop(EarlyStopping):
                 raise InvalidArgument(
                     f"unknown setting {name} for algorithm {self.name}", field=f"algorithmSettings.{name}"
                 )
+            field = f"algorithmSettings.{name}"
             try:
                 number = int(value)
             except ValueError:
-                number = 0
-            if not 1 <= number <= _LARGEST:
-                raise InvalidArgument(
-                    f"{name} must be a whole number of at least 1, got {value[:40]!r}",
-                    field=f"algorithmSettings.{name}",
-                )
+                message = f"failed to validate {name}({value[:40]}): must be a whole number"
+                raise InvalidArgument(message, field=field) from None
+            if number < 1:
+                raise InvalidArgument(f"{name} must be {_BOUNDS[name]}", field=field)
+            if number > _LARGEST:
+                raise InvalidArgument(f"{name} must be at most {_LARGEST}", field=field)
 
     def start_step(self, settings: Mapping[str, str]) -> int:
         """Gives the number of the report from which on a trial is looked at."""

@@ -11,6 +11,7 @@ from mlmesh_katib.store import KatibStore
 
 MAX_LOGS = 100_000
 MAX_NAME = 255
+MAX_VALUE = 4096
 
 
 class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
@@ -32,10 +33,13 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
         found = []
         for index, log in enumerate(logs):
             where = f"observation_log.metric_logs[{index}]"
-            if not 0 < len(log.metric.name) <= MAX_NAME:
-                raise InvalidArgument(f"must be 1 to {MAX_NAME} characters", field=f"{where}.metric.name")
+            _name(log.metric.name, f"{where}.metric.name")
+            if len(log.metric.value) > MAX_VALUE or "\0" in log.metric.value:
+                raise InvalidArgument(
+                    f"must be at most {MAX_VALUE} characters, none of them NUL", field=f"{where}.metric.value"
+                )
             found.append(MetricLog(_time(log.time_stamp, f"{where}.time_stamp"), log.metric.name, log.metric.value))
-        self._store.report_logs(_trial_name(request.trial_name), found)
+        self._store.report_logs(_name(request.trial_name, "trial_name"), found)
         return api_pb2.ReportObservationLogReply()
 
     def GetObservationLog(
@@ -43,7 +47,7 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
     ) -> api_pb2.GetObservationLogReply:
         start = _time(request.start_time, "start_time") if request.start_time else ""
         end = _time(request.end_time, "end_time") if request.end_time else ""
-        logs = self._store.get_logs(_trial_name(request.trial_name), request.metric_name, start, end, MAX_LOGS)
+        logs = self._store.get_logs(_name(request.trial_name, "trial_name"), request.metric_name, start, end, MAX_LOGS)
         reply = api_pb2.GetObservationLogReply()
         for log in logs:
             metric = api_pb2.Metric(name=log.name, value=log.value)
@@ -53,13 +57,13 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
     def DeleteObservationLog(
         self, request: api_pb2.DeleteObservationLogRequest, context: Any
     ) -> api_pb2.DeleteObservationLogReply:
-        self._store.delete_logs(_trial_name(request.trial_name))
+        self._store.delete_logs(_name(request.trial_name, "trial_name"))
         return api_pb2.DeleteObservationLogReply()
 
 
-def _trial_name(name: str) -> str:
-    if not 0 < len(name) <= MAX_NAME:
-        raise InvalidArgument(f"must be 1 to {MAX_NAME} characters", field="trial_name")
+def _name(name: str, field: str) -> str:
+    if not 0 < len(name) <= MAX_NAME or "\0" in name:
+        raise InvalidArgument(f"must be 1 to {MAX_NAME} characters, none of them NUL", field=field)
     return name
 
 
@@ -67,8 +71,8 @@ def _time(text: str, field: str) -> str:
     """Puts a time into the one form that sorts as text: UTC, microseconds."""
     try:
         given = datetime.fromisoformat(text)
-    except ValueError as error:
+        if given.tzinfo is None:
+            given = given.replace(tzinfo=UTC)
+        return given.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError) as error:
         raise InvalidArgument(f"must be a time as RFC 3339 has it, got {text[:40]!r}", field=field) from error
-    if given.tzinfo is None:
-        given = given.replace(tzinfo=UTC)
-    return given.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

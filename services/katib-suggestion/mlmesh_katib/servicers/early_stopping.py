@@ -1,5 +1,6 @@
 """api.v1.beta1.EarlyStopping: what Katib's controller, and the metrics collectors beside its trials, ask."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlmesh_kit.errors import InvalidArgument, NotFound
@@ -8,35 +9,33 @@ from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 from mlmesh_katib.early_stopping import EARLY_STOPPING, EarlyStopping, History, MedianStop
 from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.objective import Objective
-from mlmesh_katib.store import KatibStore
-
-_WHERE = "experiment.spec.early_stopping"
+from mlmesh_katib.observation_source import ObservationSource
+from mlmesh_katib.servicers.katib import setting_error
 
 
 class EarlyStoppingServicer(api_pb2_grpc.EarlyStoppingServicer):
     """Gives rules, and marks trials.
 
     Args:
-        store: Holds the observation logs. The reports that a rule is made of are read here: no connection is opened to
-            the `db_manager_address` of a request, which could be any address that the caller cannot reach.
+        source: Where the reports are that a rule is made of.
         engine: Runs the trials that can be marked.
     """
 
-    def __init__(self, store: KatibStore, engine: ExperimentEngine) -> None:
-        self._store = store
+    def __init__(self, source: ObservationSource, engine: ExperimentEngine) -> None:
+        self._source = source
         self._engine = engine
 
     def ValidateEarlyStoppingSettings(
         self, request: api_pb2.ValidateEarlyStoppingSettingsRequest, context: Any
     ) -> api_pb2.ValidateEarlyStoppingSettingsReply:
-        _checked(request.early_stopping, "early_stopping")
+        _checked(request.early_stopping)
         return api_pb2.ValidateEarlyStoppingSettingsReply()
 
     def GetEarlyStoppingRules(
         self, request: api_pb2.GetEarlyStoppingRulesRequest, context: Any
     ) -> api_pb2.GetEarlyStoppingRulesReply:
         spec = request.experiment.spec
-        rule, settings = _checked(spec.early_stopping, _WHERE)
+        rule, settings = _checked(spec.early_stopping, default=MedianStop.name)
         reply = api_pb2.GetEarlyStoppingRulesReply()
         if not isinstance(rule, MedianStop):  # a rule of ours: it decides while trials report, and cannot be told ahead
             return reply
@@ -45,7 +44,8 @@ class EarlyStoppingServicer(api_pb2_grpc.EarlyStoppingServicer):
         )
         first = rule.start_step(settings)
         succeeded = [t.name for t in request.trials if t.status.condition == api_pb2.TrialStatus.SUCCEEDED]
-        median = rule.median(settings, [self._history(name, objective, first) for name in succeeded])
+        reported = self._source.first(request.db_manager_address, succeeded, objective.metric, first)
+        median = rule.median(settings, [_history(name, values, objective) for name, values in reported.items()])
         if median is not None:
             reply.early_stopping_rules.add(
                 name=objective.metric,
@@ -61,19 +61,20 @@ class EarlyStoppingServicer(api_pb2_grpc.EarlyStoppingServicer):
             raise NotFound(message=f"no trial {name[:255]!r} runs here")
         return api_pb2.SetTrialStatusReply()
 
-    def _history(self, trial_name: str, objective: Objective, most: int) -> History:
-        logs = self._store.get_logs(trial_name, objective.metric, "", "", most)
-        values = [objective.number(log.value) for log in logs]
-        return History(trial_name, tuple(objective.loss(value) for value in values if value is not None), ended=True)
+
+def _history(trial: str, values: Sequence[str], objective: Objective) -> History:
+    numbers = [objective.number(value) for value in values]
+    return History(trial, tuple(objective.loss(number) for number in numbers if number is not None), ended=True)
 
 
-def _checked(spec: api_pb2.EarlyStoppingSpec, where: str) -> tuple[EarlyStopping, dict[str, str]]:
-    rule = EARLY_STOPPING.get(spec.algorithm_name)
+def _checked(spec: api_pb2.EarlyStoppingSpec, default: str = "") -> tuple[EarlyStopping, dict[str, str]]:
+    name = spec.algorithm_name or default
+    rule = EARLY_STOPPING.get(name)
     if rule is None:
-        served = ", ".join(sorted(EARLY_STOPPING))
-        raise InvalidArgument(
-            f"unknown algorithm name {spec.algorithm_name[:100]}; served are {served}", field=f"{where}.algorithm_name"
-        )
+        raise setting_error(InvalidArgument(f"unknown algorithm name {name[:100]}", field="algorithm_name"))
     settings = {setting.name: setting.value for setting in spec.algorithm_settings}
-    rule.validate(settings)
+    try:
+        rule.validate(settings)
+    except InvalidArgument as error:
+        raise setting_error(error) from error
     return rule, settings

@@ -14,10 +14,11 @@ from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2 as pb
 from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2_grpc
 
 from mlmesh_katib.engine import ExperimentEngine
-from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, best_trial
+from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, best_trial, optimal_trials
 from mlmesh_katib.manifest import parse_manifest
 from mlmesh_katib.objective import MetricSummary
 from mlmesh_katib.store import KatibStore
+from mlmesh_katib.warm_start import EarlierTrials
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PAGE = 1000
@@ -31,12 +32,14 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
     Args:
         store: Holds them.
         engine: Runs them.
+        earlier: Reads what experiments start with.
         max_trials: Largest maxTrialCount.
     """
 
-    def __init__(self, store: KatibStore, engine: ExperimentEngine, max_trials: int) -> None:
+    def __init__(self, store: KatibStore, engine: ExperimentEngine, earlier: EarlierTrials, max_trials: int) -> None:
         self._store = store
         self._engine = engine
+        self._earlier = earlier
         self._max_trials = max_trials
 
     async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Any) -> pb.Experiment:
@@ -47,7 +50,9 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         given = metadata.get("namespace") if isinstance(metadata, dict) else None
         if given not in (None, "", namespace):
             raise InvalidArgument(f"must be {namespace!r}, as in parent", field="manifest.metadata.namespace")
-        experiment = await asyncio.to_thread(self._engine.create, namespace, manifest)
+        spec = await asyncio.to_thread(self._engine.check, manifest)
+        earlier = await self._earlier.read(namespace, spec)
+        experiment = await asyncio.to_thread(self._engine.create, namespace, manifest, earlier)
         self._engine.wake()
         return self._proto(experiment, [])
 
@@ -143,15 +148,12 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
             trials_early_stopped=count(TrialState.EARLY_STOPPED),
             paused=experiment.paused,
         )
-        best = best_trial(parse_manifest(experiment.manifest, self._max_trials), trials)
+        spec = parse_manifest(experiment.manifest, self._max_trials)
+        best = best_trial(spec, trials)
         if best is not None:
-            status.current_optimal_trial.CopyFrom(
-                pb.OptimalTrial(
-                    best_trial_name=best.name,
-                    parameter_assignments=_assignments(best),
-                    observation=_observation(best.observation),
-                )
-            )
+            status.current_optimal_trial.CopyFrom(_optimal(best))
+        if spec.objective.others:
+            status.pareto_front.extend(_optimal(trial) for trial in optimal_trials(spec, trials))
         result = pb.Experiment(name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}", status=status)
         result.manifest.update(dict(experiment.manifest))
         return result
@@ -190,6 +192,14 @@ def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:
         completion_time=_timestamp(trial.completed_ms),
         attempts=trial.attempts,
         labels=trial.labels,
+    )
+
+
+def _optimal(trial: Trial) -> pb.OptimalTrial:
+    return pb.OptimalTrial(
+        best_trial_name=trial.name,
+        parameter_assignments=_assignments(trial),
+        observation=_observation(trial.observation),
     )
 
 

@@ -1,31 +1,26 @@
 """api.v1.beta1.Suggestion: what Katib's controller asks. Nothing is kept between calls."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.algorithms import ALGORITHMS, Algorithm, Observed, Question
-from mlmesh_katib.objective import Objective
+from mlmesh_katib.servicers.katib import KINDS, nas_config, setting_error
+from mlmesh_katib.servicers.trial_reader import trial_reader
 from mlmesh_katib.space import Space, make_parameter, make_space
 
 MAX_REQUEST_NUMBER = 1000
-_KINDS = {
-    api_pb2.DOUBLE: "double",
-    api_pb2.INT: "int",
-    api_pb2.DISCRETE: "discrete",
-    api_pb2.CATEGORICAL: "categorical",
-}
+_RETRY_SECONDS = 5.0
 _DISTRIBUTIONS = {
     api_pb2.UNIFORM: "uniform",
     api_pb2.LOG_UNIFORM: "logUniform",
     api_pb2.NORMAL: "normal",
     api_pb2.LOG_NORMAL: "logNormal",
 }
-_WAITING = {api_pb2.TrialStatus.CREATED, api_pb2.TrialStatus.RUNNING}
-_MEASURED = {api_pb2.TrialStatus.SUCCEEDED, api_pb2.TrialStatus.EARLYSTOPPED}
+_PARAMETERS = "experiment.spec.parameter_specs.parameters"
 
 
 class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
@@ -36,12 +31,20 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         if not 0 <= count <= MAX_REQUEST_NUMBER:
             raise InvalidArgument(f"must be 0 to {MAX_REQUEST_NUMBER}", field="current_request_number")
         algorithm, question = _question(request.experiment)
-        objective = _objective(request.experiment.spec.objective)
-        observed = [
-            found for trial in request.trials if (found := _observed(trial, question.space, objective)) is not None
-        ]
-        answer = algorithm.answer(replace(question, trials=observed, made=len(request.trials)), count)
-        if not answer.suggestions and count and not answer.wait:
+        if not question.space.parameters and not algorithm.searches_architectures:
+            raise InvalidArgument("must hold at least 1 parameter", field=_PARAMETERS)
+        try:
+            algorithm.check(question)
+        except InvalidArgument as error:
+            raise setting_error(error) from error
+        space = algorithm.space_of(question.space, question.settings)
+        # Of what was suggested before, the controller leaves out trials without metrics.
+        made = max(len(request.trials), request.total_request_number - count)
+        asked = replace(question, space=space, trials=_trials(request, space), made=made)
+        answer = algorithm.answer(asked, count)
+        if not answer.suggestions and count:
+            if answer.wait:
+                raise Unavailable("trials that run have to end first", retry_after_seconds=_RETRY_SECONDS)
             raise FailedPrecondition("the search space is exhausted: every point has been suggested")
         reply = api_pb2.GetSuggestionsReply()
         for suggestion in answer.suggestions:
@@ -57,7 +60,11 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
     def ValidateAlgorithmSettings(
         self, request: api_pb2.ValidateAlgorithmSettingsRequest, context: Any
     ) -> api_pb2.ValidateAlgorithmSettingsReply:
-        _question(request.experiment)
+        algorithm, question = _question(request.experiment)
+        try:
+            algorithm.validate(question)
+        except InvalidArgument as error:
+            raise setting_error(error) from error
         return api_pb2.ValidateAlgorithmSettingsReply()
 
 
@@ -66,66 +73,41 @@ def _question(experiment: api_pb2.Experiment) -> tuple[Algorithm, Question]:
     name = spec.algorithm.algorithm_name
     algorithm = ALGORITHMS.get(name)
     if algorithm is None:
-        served = ", ".join(sorted(ALGORITHMS))
-        raise InvalidArgument(
-            f"unknown algorithm name {name}; served are {served}", field="experiment.spec.algorithm.algorithm_name"
-        )
-    where = "experiment.spec.parameter_specs.parameters"
+        error = InvalidArgument(f"unknown algorithm name {name[:100]}", field="algorithm_name")
+        raise setting_error(error)
+    question = Question(
+        _space(spec.parameter_specs.parameters),
+        {setting.name: setting.value for setting in spec.algorithm.algorithm_settings},
+        (),
+        max_trial_count=spec.max_trial_count,
+        parallel=spec.parallel_trial_count,
+        nas=nas_config(spec.nas_config) if algorithm.searches_architectures else None,
+        experiment=experiment.name,
+    )
+    return algorithm, question
+
+
+def _space(specs: Iterable[api_pb2.ParameterSpec]) -> Space:
+    """Reads the space; without parameters where none are given, as Katib validates settings without them."""
     parameters = []
-    for index, parameter in enumerate(spec.parameter_specs.parameters):
+    for index, parameter in enumerate(specs):
         feasible = parameter.feasible_space
         parameters.append(
             make_parameter(
                 parameter.name,
-                _KINDS.get(parameter.parameter_type, ""),
+                KINDS.get(parameter.parameter_type, ""),
                 low=feasible.min,
                 high=feasible.max,
                 step=feasible.step,
                 values=list(feasible.list),
                 distribution=_DISTRIBUTIONS.get(feasible.distribution, ""),
-                field=f"{where}[{index}]",
+                field=f"{_PARAMETERS}[{index}]",
             )
         )
-    space = make_space(parameters, where)
-    settings: Mapping[str, str] = {s.name: s.value for s in spec.algorithm.algorithm_settings}
-    question = Question(
-        space,
-        settings,
-        (),
-        max_trial_count=spec.max_trial_count,
-        parallel=spec.parallel_trial_count,
-        experiment=experiment.name,
-    )
-    algorithm.validate(question)
-    return algorithm, question
+    return make_space(parameters, _PARAMETERS) if parameters else Space(())
 
 
-def _objective(spec: api_pb2.ObjectiveSpec) -> Objective:
-    return Objective(spec.objective_metric_name, spec.type == api_pb2.MAXIMIZE, None, (), {})
-
-
-def _observed(trial: api_pb2.Trial, space: Space, objective: Objective) -> Observed | None:
-    """Reads a trial; None if it is no point of the space (the experiment was edited since)."""
-    assignments = {given.name: given.value for given in trial.spec.parameter_assignments.assignments}
-    point = space.parse(assignments)
-    if point is None:
-        return None
-    condition = trial.status.condition
-    loss = _loss(trial, objective) if condition in _MEASURED else None
-    return Observed(
-        point,
-        loss,
-        running=condition in _WAITING,
-        stopped=condition == api_pb2.TrialStatus.EARLYSTOPPED,
-        name=trial.name,
-        labels=dict(trial.spec.labels),
-        assignments=assignments,
-    )
-
-
-def _loss(trial: api_pb2.Trial, objective: Objective) -> float | None:
-    for metric in trial.status.observation.metrics:
-        if metric.name == objective.metric:
-            value = objective.number(metric.value)
-            return None if value is None else objective.loss(value)
-    return None
+def _trials(request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
+    objective = request.experiment.spec.objective
+    reader = trial_reader(space, objective.objective_metric_name, objective.type == api_pb2.MAXIMIZE)
+    return reader.read(request.trials)

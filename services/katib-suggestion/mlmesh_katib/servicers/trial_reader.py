@@ -1,0 +1,86 @@
+"""Reads the trials of Katib's requests. A controller sends all of them each time: what was read is remembered."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+from mlmesh_protos.api.v1.beta1 import api_pb2
+
+from mlmesh_katib.algorithms import Observed
+from mlmesh_katib.objective import Objective
+from mlmesh_katib.space import Space
+
+_READERS = 16
+_REMEMBERED = 2048
+_LARGEST = 2048
+_NO_LABELS: Mapping[str, str] = {}
+_NOT_STARTED = "~"  # behind all times
+_WAITING = {api_pb2.TrialStatus.CREATED, api_pb2.TrialStatus.RUNNING}
+_MEASURED = {api_pb2.TrialStatus.SUCCEEDED, api_pb2.TrialStatus.EARLYSTOPPED}
+
+
+@functools.lru_cache(_READERS)
+def trial_reader(space: Space, metric: str, maximize: bool) -> "TrialReader":
+    """Gives the reader of an experiment; the same one again while it is remembered."""
+    return TrialReader(space, metric, maximize)
+
+
+class TrialReader:
+    """Makes of trials what algorithms know of them.
+
+    Args:
+        space: Where they are.
+        metric: The objective of those that name none.
+        maximize: Whether more of it is better.
+    """
+
+    def __init__(self, space: Space, metric: str, maximize: bool) -> None:
+        self._space = space
+        self._objective = Objective(metric, maximize, None, (), {})
+        self._known: dict[bytes, Observed | None] = {}
+
+    def read(self, trials: Sequence[api_pb2.Trial]) -> list[Observed]:
+        """Gives them in the order they were started; a controller sends them in that of their random names.
+
+        Those that are no point of the space are left out: the experiment was edited since.
+        """
+        known = self._known
+        found = []
+        for trial in sorted(trials, key=lambda trial: trial.status.start_time or _NOT_STARTED):
+            raw = trial.SerializeToString()
+            try:
+                observed = known[raw]
+            except KeyError:
+                observed = self._read(trial)
+                if len(raw) <= _LARGEST and len(known) < _REMEMBERED:
+                    known[raw] = observed
+            if observed is not None:
+                found.append(observed)
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        return found
+
+    def _read(self, trial: api_pb2.Trial) -> Observed | None:
+        spec, status = trial.spec, trial.status
+        assignments = {item.name: item.value for item in spec.parameter_assignments.assignments}
+        point = self._space.parse(assignments)
+        if point is None:
+            return None
+        condition = status.condition
+        return Observed(
+            point,
+            self._loss(trial) if condition in _MEASURED else None,
+            running=condition in _WAITING,
+            stopped=condition == api_pb2.TrialStatus.EARLYSTOPPED,
+            name=trial.name,
+            labels=dict(spec.labels) if spec.labels else _NO_LABELS,
+            assignments=assignments,
+        )
+
+    def _loss(self, trial: api_pb2.Trial) -> float | None:
+        """Reads what came of a trial: of the metric that its own objective names, as Katib does."""
+        metric = trial.spec.objective.objective_metric_name or self._objective.metric
+        for reported in trial.status.observation.metrics:
+            if reported.name == metric:
+                value = self._objective.number(reported.value)
+                return None if value is None else self._objective.loss(value)
+        return None
