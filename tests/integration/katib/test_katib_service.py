@@ -101,7 +101,7 @@ def test_a_trial_sees_a_small_environment(client, service):
     client.wait("environment")
     url = f"{service.http}/katib/v1/namespaces/default/experiments/environment/trials/environment-1/log"
     text = httpx.get(url).text
-    assert "MLMESH_TRIAL_NAME" in text and "MLMESH_KATIB_" not in text
+    assert "MLMESH_TRIAL_NAME" in text and "KATIB_TRIAL_NAME" in text and "MLMESH_KATIB_" not in text
 
 
 def test_deleting_kills_the_trials(client, tmp_path):

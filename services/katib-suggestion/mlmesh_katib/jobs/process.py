@@ -73,6 +73,7 @@ class ProcessBackend(JobBackend):
             "MLMESH_INGRESS": self._ingress_url,
             "MLMESH_EXPERIMENT": spec.experiment,
             "MLMESH_TRIAL_NAME": spec.trial,
+            "KATIB_TRIAL_NAME": spec.trial,  # read by report_metrics of Katib's own client
             "MLMESH_NAMESPACE": spec.namespace,
             **{key.upper(): value for key, value in trace_headers().items()},
             **told,
