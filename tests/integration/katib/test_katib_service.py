@@ -8,24 +8,10 @@ import httpx
 import psutil
 import pytest
 from google.protobuf import json_format
-from integration.katib.client import Client, assignments, held, manifest, wait_until
+from integration.katib.client import assignments, held, manifest, wait_until
 from mlmesh_kit.paging import encode_page_token
-from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.api.v1.beta1 import api_pb2
 from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2 as pb
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("katib")
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4", "MAX_TRIALS": "200"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(service):
-    return Client(service)
 
 
 def test_an_experiment_finds_its_best_trial(client):
