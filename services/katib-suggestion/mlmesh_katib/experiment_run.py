@@ -70,12 +70,13 @@ class ExperimentRun:
         """Says that being cancelled means that someone else will go on: jobs that can be found again go on."""
         self._leaving = True
 
-    def stop_early(self, trial_name: str, reason: str) -> bool:
-        """Ends a trial as EarlyStopped; False if it does not run."""
-        run = self._runs.get(trial_name)
-        if run is not None:
-            run.stop_early(reason)
-        return run is not None
+    def runs(self, trial_name: str) -> bool:
+        """Tells whether a trial runs here."""
+        return trial_name in self._runs
+
+    def stop_early(self, trial_name: str, reason: str) -> None:
+        """Ends a trial that runs here as EarlyStopped."""
+        self._runs[trial_name].stop_early(reason)
 
     async def run(self) -> None:
         """Runs to the end, or until cancelled (then the trials' jobs are killed)."""
@@ -213,7 +214,8 @@ class ExperimentRun:
         """Reads what a trial has reported of the objective since the last time; tells whether that was anything."""
         objective = self._spec.objective
         after = self._seen.get(trial.name, 0)
-        found = await asyncio.to_thread(self._store.reports, trial.name, objective.metric, after)
+        namespace = self.experiment.namespace
+        found = await asyncio.to_thread(self._store.reports, namespace, trial.name, objective.metric, after)
         if trial.number in self._trials and not trial.state.is_final and not found:
             return False
         old = self._histories.get(trial.name, History(trial.name, ()))

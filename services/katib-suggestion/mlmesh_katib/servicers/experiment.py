@@ -99,7 +99,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         if request.after < 0:
             raise InvalidArgument("must not be negative", field="after")
         size = _page_size(request.page_size, MAX_PAGE)
-        found = self._store.reports(trial.name, request.metric, request.after, size)
+        found = self._store.reports(experiment.namespace, trial.name, request.metric, request.after, size)
         return pb.ListObservationsResponse(
             reports=[
                 pb.MetricReport(position=position, metric=log.name, value=log.value, time=log.time)

@@ -78,7 +78,9 @@ class TrialReader:
                 return None
         condition = status.condition
         loss = None
-        if self._reads_results and condition in _MEASURED:  # by the metric that the trial's own objective names, as Katib does
+        if (
+            self._reads_results and condition in _MEASURED
+        ):  # by the metric that the trial's own objective names, as Katib does
             metric = spec.objective.objective_metric_name or self._objective.metric
             loss = self._loss(metric, status.observation.metrics)
         labels = spec.labels
@@ -93,7 +95,7 @@ class TrialReader:
         )
 
     def _in_order(self, items: Sequence[api_pb2.ParameterAssignment]) -> tuple[Value, ...] | None:
-        """Reads the values of assignments that are in the order of the space, as suggestions are; None: they are not."""
+        """Reads the values of assignments that are in the order of the space, as ours are; None: they are not."""
         if len(items) != len(self._parsers):
             return None
         values = []
