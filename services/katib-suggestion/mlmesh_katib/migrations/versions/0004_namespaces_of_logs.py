@@ -7,13 +7,23 @@ revision = "0004"
 down_revision = "0003"
 
 
+_INDEX = "observation_logs_by_trial"
+_COLUMNS = ["namespace", "trial_name", "metric_name"]
+
+
 def upgrade() -> None:
-    op.add_column("observation_logs", sa.Column("namespace", sa.String(63), nullable=False, server_default=""))
+    # What changes the table comes first and is done once: MySQL keeps it when an upgrade is killed halfway.
     connection = op.get_bind()
-    for statement in (_COPY, _ASSIGN):
-        connection.execute(statement)
-    op.drop_index("observation_logs_by_trial", "observation_logs")
-    op.create_index("observation_logs_by_trial", "observation_logs", ["namespace", "trial_name", "metric_name"])
+    found = sa.inspect(connection)
+    if "namespace" not in {column["name"] for column in found.get_columns("observation_logs")}:
+        op.add_column("observation_logs", sa.Column("namespace", sa.String(63), nullable=False, server_default=""))
+    indices = {index["name"]: index["column_names"] for index in found.get_indexes("observation_logs")}
+    if indices.get(_INDEX) != _COLUMNS:
+        if _INDEX in indices:
+            op.drop_index(_INDEX, "observation_logs")
+        op.create_index(_INDEX, "observation_logs", _COLUMNS)
+    connection.execute(_COPY)
+    connection.execute(_ASSIGN)
 
 
 _EXPERIMENTS = sa.table("experiments", sa.column("id"), sa.column("namespace"))
