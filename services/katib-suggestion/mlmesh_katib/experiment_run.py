@@ -11,7 +11,16 @@ from mlmesh_kit.errors import ServiceError, Unavailable
 from mlmesh_katib.algorithms import Observed
 from mlmesh_katib.early_stopping import EARLY_STOPPING
 from mlmesh_katib.early_stopping.base import History
-from mlmesh_katib.experiment import Experiment, Trial, TrialState, Verdict, conditions_after, decide, now_ms
+from mlmesh_katib.experiment import (
+    Experiment,
+    Trial,
+    TrialState,
+    Verdict,
+    best_trial,
+    conditions_after,
+    decide,
+    now_ms,
+)
 from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.manifest import ExperimentSpec
 from mlmesh_katib.store import KatibStore
@@ -54,6 +63,7 @@ class ExperimentRun:
         self._seen: dict[str, int] = {}
         self._settings: Mapping[str, str] = experiment.settings
         self._prior: Sequence[Observed] = ()
+        self._best: int | None = None
         self._exhausted = False
         self._errors = 0
         self._leaving = False
@@ -83,6 +93,7 @@ class ExperimentRun:
         try:
             await self._recover()
             while (verdict := self._verdict()) is None:
+                await self._note_best()
                 verdict = await self._fill()
                 if verdict is not None:
                     break
@@ -91,6 +102,12 @@ class ExperimentRun:
             await self._end(verdict)
         finally:
             await self._stop_trials()
+
+    async def _note_best(self) -> None:
+        best = best_trial(self._spec, list(self._trials.values()))
+        if best is not None and best.number != self._best:
+            await asyncio.to_thread(self._store.set_best_trial, self.experiment.id, best.number)
+            self._best = best.number
 
     def _verdict(self) -> Verdict | None:
         return decide(self._spec, list(self._trials.values()), exhausted=self._exhausted)
@@ -265,6 +282,7 @@ class ExperimentRun:
             if not trial.state.is_final:  # the goal was reached while it ran
                 killed = trial.enter(TrialState.KILLED, "Trial is killed: the experiment is over")
                 await self._save(replace(killed, completed_ms=now_ms(), reference=None))
+        await self._note_best()
         kind = "Succeeded" if verdict.succeeded else "Failed"
         conditions = conditions_after(self.experiment.conditions, kind, verdict.reason, verdict.message)
         await asyncio.to_thread(self._store.set_conditions, self.experiment.id, conditions, over=True)

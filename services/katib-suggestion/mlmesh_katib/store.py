@@ -120,6 +120,28 @@ class KatibStore:
 
         run_transaction(self._engine, write)
 
+    def set_best_trial(self, experiment_id: int, number: int) -> None:
+        """Notes which trial is an experiment's best."""
+        query = sa.update(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment_id).values(best_trial=number)
+        run_transaction(self._engine, lambda connection: connection.execute(query))
+
+    def best_trials(self, experiment_ids: Sequence[int]) -> dict[int, Trial]:
+        """Reads the best trial of each experiment that has one: experiment id → trial."""
+        is_best = sa.and_(TRIALS.c.experiment_id == EXPERIMENTS.c.id, TRIALS.c.number == EXPERIMENTS.c.best_trial)
+        query = sa.select(TRIALS).join(EXPERIMENTS, is_best).where(EXPERIMENTS.c.id.in_(experiment_ids))
+        with read(self._engine) as connection:
+            return {row.experiment_id: _trial(row) for row in connection.execute(query)}
+
+    def count_trials(self, experiment_ids: Sequence[int]) -> dict[int, dict[TrialState, int]]:
+        """Counts trials: experiment id → state → how many; without states and experiments that have none."""
+        columns = (TRIALS.c.experiment_id, TRIALS.c.state)
+        query = sa.select(*columns, sa.func.count().label("trials")).group_by(*columns)
+        found: dict[int, dict[TrialState, int]] = {}
+        with read(self._engine) as connection:
+            for row in connection.execute(query.where(TRIALS.c.experiment_id.in_(experiment_ids))):
+                found.setdefault(row.experiment_id, {})[TrialState(row.state)] = row.trials
+        return found
+
     def change_experiment(
         self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]
     ) -> Experiment:

@@ -19,6 +19,7 @@ EXPERIMENTS = sa.Table(
     sa.Column("completed_ms", sa.BigInteger),
     sa.Column("state", sa.Text),
     sa.Column("paused", sa.Boolean),
+    sa.Column("best_trial", sa.Integer),  # its number; none, or an experiment that ended before this column was there
     sa.UniqueConstraint("namespace", "name"),
     sa.Index("experiments_active", "active"),
 )

@@ -194,6 +194,7 @@ def test_pages_of_trials_and_experiments(client):
         token = reply.next_page_token
     assert sizes == [["1", "2", "3", "4"], ["5", "6", "7", "8"], ["9", "10", "11"]]
     listed = client.experiments.ListExperiments(pb.ListExperimentsRequest(parent="namespaces/default"))
+    assert next(experiment for experiment in listed.experiments if experiment.name == parent) == client.get("parabola")
     paged, token = [], ""
     while token or not paged:
         request = pb.ListExperimentsRequest(parent="namespaces/default", page_size=2, page_token=token)
