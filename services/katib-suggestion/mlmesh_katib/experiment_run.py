@@ -1,7 +1,6 @@
 """One experiment, from where it is to its end."""
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -174,7 +173,7 @@ class ExperimentRun:
     async def _suggest(self, wanted: int) -> Verdict | None:
         known = list(self._trials.values())
         reports = {
-            name: tuple(zip(history.steps or map(float, itertools.count(1)), history.losses, strict=False))
+            name: tuple((float(step), loss) for step, loss in enumerate(history.losses, 1))
             for name, history in self._histories.items()
         }
         try:
