@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from integration.katib.client import Client
+from integration.katib.metadata_service import Metadata
 from mlmesh_kit.testing import ServiceProcess
 
 
@@ -18,3 +19,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 @pytest.fixture(scope="session")
 def client(service: ServiceProcess) -> Client:
     return Client(service)
+
+
+@pytest.fixture(scope="session")
+def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
+    """Not started: a test says `up`."""
+    made = Metadata(tmp_path_factory.mktemp("metadata"))
+    yield made
+    made.channel.close()
+    made.process.stop()
+
+
+@pytest.fixture(scope="session")
+def katib(tmp_path_factory: pytest.TempPathFactory, metadata: Metadata) -> Iterator[ServiceProcess]:
+    """One that tells the metadata service what it does, for tests that kill it."""
+    settings = {"PRELOAD": "", "METADATA_ADDRESS": metadata.address, "LEASE_SECONDS": "2", "MAX_RUNNING_TRIALS": "4"}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path_factory.mktemp("told"), settings) as process:
+        yield process

@@ -1,11 +1,9 @@
 """Warm starts: what a real metadata service knows of earlier experiments is known from the first suggestion on."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from integration.katib.client import PARABOLA, Client, assignments, manifest, wait_until
-from integration.katib.test_katib_lineage import Metadata
+from integration.katib.metadata_service import Metadata
 from mlmesh_kit.testing import ServiceProcess
 
 X = {"name": "x", "parameterType": "double", "feasibleSpace": {"min": "-100", "max": "100"}}
@@ -17,24 +15,12 @@ NSGA2 = {
 }
 
 
-@pytest.fixture(scope="module")
-def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
-    made = Metadata(tmp_path_factory.mktemp("metadata"))
-    made.up()
-    yield made
-    made.channel.close()
-    made.process.stop()
-
-
-@pytest.fixture(scope="module")
-def katib(tmp_path_factory: pytest.TempPathFactory, metadata: Metadata) -> Iterator[ServiceProcess]:
-    data_dir = tmp_path_factory.mktemp("katib")
-    settings = {"PRELOAD": "", "METADATA_ADDRESS": metadata.address, "LEASE_SECONDS": "2"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
-        earlier = manifest("earlier", parameters=[X], algorithm=NSGA2, maxTrialCount=20, parallelTrialCount=1)
-        Client(process).create(earlier)
-        Client(process).wait("earlier")
-        yield process
+@pytest.fixture(scope="module", autouse=True)
+def earlier(metadata: Metadata, katib: ServiceProcess) -> None:
+    metadata.up()
+    client = Client(katib)
+    client.create(manifest("earlier", parameters=[X], algorithm=NSGA2, maxTrialCount=20, parallelTrialCount=1))
+    client.wait("earlier")
 
 
 def warm(name: str, code: str = PARABOLA, **changed: object) -> dict:
