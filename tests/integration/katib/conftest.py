@@ -11,14 +11,27 @@ from mlmesh_kit.testing import ServiceProcess
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """Without what tests of crashes change: they start services of their own."""
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4", "MAX_TRIALS": "200"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path_factory.mktemp("katib"), settings) as process:
+    folder = tmp_path_factory.mktemp("katib")
+    settings = {
+        "PRELOAD": "",
+        "MAX_RUNNING_TRIALS": "4",
+        "MAX_TRIALS": "200",
+        "KUBERNETES_KUBECONFIG": str(folder / "none"),
+    }
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", folder, settings) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def client(service: ServiceProcess) -> Client:
     return Client(service)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """Runs the pipelines of trials."""
+    with ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", tmp_path_factory.mktemp("pipeline")) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from mlmesh_katib.jobs.base import JobSpec
 from mlmesh_katib.jobs.pipeline import PipelineBackend
 from mlmesh_katib.jobs.pipeline_values import metrics_of, typed
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
-from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, pipeline_pb2_grpc, run_pb2, run_pb2_grpc
 
 warnings.simplefilter("ignore", FutureWarning)
@@ -57,20 +56,14 @@ def pipeline_spec(tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", tmp_path_factory.mktemp("pipeline")) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def runs(service):
-    with service.channel() as channel:
+def runs(pipeline):
+    with pipeline.channel() as channel:
         yield run_pb2_grpc.RunServiceStub(channel)
 
 
 @pytest.fixture
-def backend(service, tmp_path) -> PipelineBackend:
-    return PipelineBackend(tmp_path, service.grpc, USER)
+def backend(pipeline, tmp_path) -> PipelineBackend:
+    return PipelineBackend(tmp_path, pipeline.grpc, USER)
 
 
 def manifest_of(parameters: dict, **source) -> dict:

@@ -86,7 +86,7 @@ def test_an_experiment_on_a_cluster_survives_the_service(katib, cluster):
         wait_until(lambda: not cluster.objects("Job") or None)  # not retained
 
 
-def test_an_experiment_tunes_a_pipeline(tmp_path: Path):
+def test_an_experiment_tunes_a_pipeline(pipeline: ServiceProcess, tmp_path: Path):
     from kfp import compiler, dsl
 
     @dsl.component
@@ -105,20 +105,19 @@ def test_an_experiment_tunes_a_pipeline(tmp_path: Path):
     }
     made = manifest("on-pipelines", maxTrialCount=2)
     made["spec"]["trialTemplate"]["trialSpec"] = {"apiVersion": "mlmesh.dev/v1", "kind": "PipelineRun", "spec": run}
-    with ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", tmp_path / "pipeline") as pipeline:
-        settings = {"PRELOAD": "", "PIPELINE_ADDRESS": pipeline.grpc}
-        with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
-            client = Client(katib)
-            client.create(json.loads(json.dumps(made)))
-            found = client.wait("on-pipelines")
-            trials = client.trials("on-pipelines")
-            assert "Succeeded" in held(found.status.conditions), trials
-            for trial in trials:
-                x = float(assignments(trial)["x"])
-                assert float(trial.observation.metrics[0].latest) == pytest.approx((x - 3) ** 2)
+    settings = {"PRELOAD": "", "PIPELINE_ADDRESS": pipeline.grpc}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
+        client = Client(katib)
+        client.create(json.loads(json.dumps(made)))
+        found = client.wait("on-pipelines")
+        trials = client.trials("on-pipelines")
+        assert "Succeeded" in held(found.status.conditions), trials
+        for trial in trials:
+            x = float(assignments(trial)["x"])
+            assert float(trial.observation.metrics[0].latest) == pytest.approx((x - 3) ** 2)
 
 
-def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say_so(tmp_path: Path):
+def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say_so(client: Client):
     made = manifest("no-cluster", maxTrialCount=2, maxFailedTrialCount=0)
     template = made["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
     replicas = {"Master": {"replicas": 1, "template": template}}
@@ -127,11 +126,8 @@ def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say
         "kind": "PyTorchJob",
         "spec": {"pytorchReplicaSpecs": replicas},
     }
-    settings = {"PRELOAD": "", "KUBERNETES_KUBECONFIG": str(tmp_path / "none")}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
-        client = Client(katib)
-        client.create(made)
-        found = client.wait("no-cluster")
-        assert "Failed" in held(found.status.conditions)
-        messages = [condition.message for trial in client.trials("no-cluster") for condition in trial.conditions]
-        assert any("no cluster is configured" in message for message in messages), messages
+    client.create(made)
+    found = client.wait("no-cluster")
+    assert "Failed" in held(found.status.conditions)
+    messages = [condition.message for trial in client.trials("no-cluster") for condition in trial.conditions]
+    assert any("no cluster is configured" in message for message in messages), messages
