@@ -127,8 +127,8 @@ async def test_starting_again_gives_the_run_that_there_is(backend, pipeline_spec
 
 
 @in_loop
-async def test_a_pipeline_that_was_uploaded_is_named(backend, service, pipeline_spec, runs):
-    with service.channel() as channel:
+async def test_a_pipeline_that_was_uploaded_is_named(backend, pipeline, pipeline_spec, runs):
+    with pipeline.channel() as channel:
         pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
         asked = pipeline_pb2.Pipeline(display_name="mine", namespace="user")
         made = pipelines.CreatePipeline(pipeline_pb2.CreatePipelineRequest(pipeline=asked))
