@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from mlmesh.cli.output import console
+from mlmesh.cli.output import console, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +17,9 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
 """How long a service that restarts is waited for, while something is watched."""
 _POLL_SECONDS = 0.25
+_LONGEST_POLL_SECONDS = 5.0
+_REST = 4
+"""Between two readings it waits so many times as long as the last one took: watching is to cost the services little."""
 
 
 def watch(
@@ -47,11 +50,13 @@ def watch(
 
     def loop(show: Callable[[T], None]) -> T:
         while True:
+            begun = time.monotonic()
             found = read()
+            took = time.monotonic() - begun
             show(found)
             if ended(found) or (deadline is not None and time.monotonic() > deadline):
                 return found
-            time.sleep(_POLL_SECONDS)
+            time.sleep(max(_POLL_SECONDS, min(_REST * took, _LONGEST_POLL_SECONDS)))
 
     try:
         if quiet:
@@ -78,5 +83,5 @@ class _Teller:
         for line in self._tell(found):
             if line not in self._told:
                 self._told.add(line)
-                sys.stderr.write(f"{line}\n")
+                sys.stderr.write(f"{printable(line)}\n")
                 sys.stderr.flush()
