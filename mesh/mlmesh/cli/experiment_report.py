@@ -13,6 +13,7 @@ from mlmesh.cli.options import DataDir, IngressUrl, Json, Namespace
 from mlmesh.cli.output import console, emit, fail, printable
 
 _STDOUT = "-"
+_NOT_FOUND = 404
 
 
 def report(
@@ -27,6 +28,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Save the report of an experiment: one HTML file, to look at in a browser."""
+    from mlmesh.cli.client import IngressError
+
     if output == _STDOUT and as_json:
         fail("--json and -o - both want standard output; give one of them", as_json=as_json, code=2)
     address = Address(namespace or DEFAULT_NAMESPACE, experiment)
@@ -34,8 +37,14 @@ def report(
         target = Path(output or f"{address.name.replace('/', '_')}.html")
         if output != _STDOUT and target.exists() and not force:
             fail(f"{target} is there already; write over it with --force, or elsewhere with -o FILE", as_json=as_json)
-        # Read as a whole before it is written: what breaks off leaves no half of a file.
-        content = b"".join(mesh.chunks(f"{address.path}/report"))
+        mesh.get(address.path)
+        try:
+            # Read as a whole before it is written: what breaks off leaves no half of a file.
+            content = b"".join(mesh.chunks(f"{address.path}/report"))
+        except IngressError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            fail(f"{error}; this mesh makes no reports: it may be older than this command", as_json=as_json)
     if output == _STDOUT:
         sys.stdout.buffer.write(content)
         return

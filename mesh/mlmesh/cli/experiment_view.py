@@ -74,7 +74,7 @@ def search_picture(search: Search, shown: int = SHOWN) -> "Group":
         _best_rows(search, shown),
     ):
         if trials:
-            lines += [_text(f"\n{title}", "bold"), trial_table(search, trials)]
+            lines += [_text(f"\n{title}", "bold"), trial_table(search, trials, one_line=True)]
         if all_of_them > shown:
             lines.append(_text(f"and {all_of_them - shown} more", "dim"))
     lines += _failures(search)
@@ -85,31 +85,38 @@ def search_picture(search: Search, shown: int = SHOWN) -> "Group":
     return Group(*lines)
 
 
-def trial_table(search: Search, trials: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> "Table":
+def trial_table(
+    search: Search, trials: Sequence[dict[str, Any]], metrics: Sequence[str] = (), *, one_line: bool = False
+) -> "Table":
     """Draws trials with parameters and objectives, in the order given.
 
     Args:
         search: The experiment; its best trials are marked with ★, trials beyond constraints with ✗.
         trials: Some of its trials.
         metrics: Further metrics that get a column.
+        one_line: Cut what is too wide, so that a trial takes one line.
     """
     from rich.table import Table
 
     names = sorted({name for trial in trials for name in parameters_of(trial)})
     columns = names if len(names) <= _COLUMNS else []
     wanted = list(dict.fromkeys([*(target.metric for target in search.targets), *metrics]))
-    heads = [*(columns or (["parameters"] if names else [])), "state", *wanted]
-    table = Table("trial", box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for head in [*heads, "took"]:
-        table.add_column(_text(printable(head), ""))
+    given_heads = columns or (["parameters"] if names else [])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for head in ["trial", *given_heads, "state", *wanted, "took"]:
+        # Columns that may wrap give way where there is too little room: the parameters.
+        table.add_column(_text(printable(head), ""), no_wrap=one_line and head not in given_heads)
     for trial in trials:
         is_best = last_part(trial) in search.marked
         given = parameters_of(trial)
         state = state_of(trial)
-        cells = [number(given.get(name, "")) for name in columns] or ([assignments(trial)] if names else [])
+        texts = [number(given.get(name, "")) for name in columns] or ([assignments(trial)] if names else [])
+        cells = [_text(text, "") for text in texts]
+        for cell in cells if one_line else ():
+            cell.no_wrap, cell.overflow = True, "ellipsis"
         table.add_row(
             _text(printable(last_part(trial)), "bold" if is_best else ""),
-            *(_text(cell, "") for cell in cells),
+            *cells,
             _text(printable(state), STYLES.get(state, "")),
             *(_value(search, trial, metric, marks=place == 0) for place, metric in enumerate(wanted)),
             short(seconds_between(trial.get("start_time"), trial.get("completion_time"))),

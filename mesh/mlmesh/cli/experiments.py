@@ -1,7 +1,5 @@
 """Commands for Katib experiments: run (which `mlmesh tune FILE` is), list, show, watch."""
 
-import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +23,6 @@ ExperimentName = Annotated[
 
 
 def run(
-    context: typer.Context,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A Katib Experiment (YAML, JSON; - for standard input)")
     ] = "",
@@ -52,7 +49,6 @@ def run(
         fail(
             "say what to watch: FILE, or mlmesh tune watch EXPERIMENT; mlmesh tune lists them", as_json=as_json, code=2
         )
-    _check_is_no_command(context, file, as_json)
     with connected(ingress, data_dir, as_json=as_json) as mesh:
         manifest = read_manifest(file, "Experiment") if file else {}
         where = namespace or (namespace_of(manifest) if manifest else DEFAULT_NAMESPACE)
@@ -98,16 +94,6 @@ def watch(
         _watch(mesh, Address(namespace or DEFAULT_NAMESPACE, experiment), as_json)
 
 
-def _check_is_no_command(context: typer.Context, file: str, as_json: bool) -> None:
-    """Tells a mistyped command from a file: `mlmesh tune lst`."""
-    if not file or Path(file).exists():
-        return
-    commands = getattr(context.parent.command, "commands", {}) if context.parent else {}
-    near = difflib.get_close_matches(file, commands, n=1)
-    if near:
-        fail(f"there is no file {file!r}; did you mean: mlmesh tune {near[0]}?", as_json=as_json, code=2)
-
-
 def _list(mesh: "Ingress", namespace: str, as_json: bool) -> None:
     from mlmesh.cli.experiment_view import experiment_table
 
@@ -141,7 +127,7 @@ def _show_now(mesh: "Ingress", address: Address, as_json: bool) -> None:
     from mlmesh.cli.reading_trials import SearchReader
 
     with explained(address, as_json=as_json):
-        found = SearchReader(mesh, address.path).read()
+        found = SearchReader(mesh, address.path, with_reports=not as_json).read()
     _print(found, as_json, f"watch it with: {address.command('watch')}")
 
 

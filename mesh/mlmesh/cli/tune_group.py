@@ -1,5 +1,7 @@
 """`mlmesh tune ...`, gathered. Without the name of a command the first argument is a file to run."""
 
+import difflib
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,9 +19,13 @@ class _RunsByDefault(TyperGroup):
         """Puts the default command before arguments that begin with no command."""
         if not args and ctx.resilient_parsing:  # a shell that completes the first word wants the commands
             return super().parse_args(ctx, args)
-        if not args or args[0] not in {*self.commands, "--help", "-h"}:
+        if not args or not (args[0] in {*self.commands, "--help", "-h"} or self._is_mistyped(args[0])):
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def _is_mistyped(self, word: str) -> bool:
+        """Tells a command that was mistyped from a file; the former is answered with what may have been meant."""
+        return bool(difflib.get_close_matches(word, self.commands, n=1)) and not Path(word).exists()
 
 
 group = typer.Typer(
