@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlmesh.cli.finding_experiments import Address
 from mlmesh.cli.output import printable
 from mlmesh.cli.search_state import (
     ACTIVE,
@@ -228,13 +229,11 @@ def _failures(search: Search) -> Iterator["Text"]:
         name = printable(last_part(trial))
         yield _text(f"{name} {state_of(trial)}: {printable(reason_of(trial)[:_MESSAGE])}", "red")
     if failed:
-        yield _text(f"  what it printed: {search_command(search, 'logs')} {printable(last_part(failed[-1]))}", "dim")
+        yield _text(f"  what it printed: {_command(search, 'logs')} {printable(last_part(failed[-1]))}", "dim")
 
 
-def search_command(search: Search, verb: str) -> str:
+def _command(search: Search, verb: str) -> str:
     """Gives the command that does something with the experiment."""
-    from mlmesh.cli.finding_experiments import Address
-
     parts = str(search.experiment.get("name", "")).split("/")
     return printable(Address(parts[1] if len(parts) > 1 else "default", search.name).command(verb))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlmesh.cli.client import Ingress
     from mlmesh.cli.search_state import Search
 
+_REST = 4
 _OTHER_LINES = 16
 """Lines of the picture that are no trials."""
 
@@ -147,6 +148,7 @@ def _watch(mesh: "Ingress", address: Address, as_json: bool) -> None:
             search_lines,
             goes_on=f"the experiment goes on; watch it with: {address.command('watch')}",
             quiet=as_json,
+            rest=_REST,
         )
     _print(ended, as_json)
     if ended.state != "Succeeded":

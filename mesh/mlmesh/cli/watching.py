@@ -18,8 +18,6 @@ PATIENCE_SECONDS = 30.0
 """How long a service that restarts is waited for, while something is watched."""
 _POLL_SECONDS = 0.25
 _LONGEST_POLL_SECONDS = 5.0
-_REST = 4
-"""Between two readings it waits so many times as long as the last one took: watching is to cost the services little."""
 
 
 def watch(
@@ -31,6 +29,7 @@ def watch(
     goes_on: str,
     quiet: bool = False,
     timeout_seconds: float | None = None,
+    rest: float = 0,
 ) -> T:
     """Reads again and again until it has ended; shows it on standard error.
 
@@ -44,6 +43,8 @@ def watch(
         goes_on: Said when the user interrupts: what is watched goes on, and how to come back to it.
         quiet: Show nothing.
         timeout_seconds: Give back what there is after this time, ended or not; None: wait for the end.
+        rest: Wait at least so many times as long as reading took before reading again (but 5 s at most), so that
+            watching what is slow to read costs the services little.
     """
     errors = console(stderr=True)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -56,7 +57,7 @@ def watch(
             show(found)
             if ended(found) or (deadline is not None and time.monotonic() > deadline):
                 return found
-            time.sleep(max(_POLL_SECONDS, min(_REST * took, _LONGEST_POLL_SECONDS)))
+            time.sleep(max(_POLL_SECONDS, min(rest * took, _LONGEST_POLL_SECONDS)))
 
     try:
         if quiet:
