@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_NAMESPACE = "default"
 BEST = "best"
 """Stands for the best trial so far."""
-_NOT_FOUND = 404
+_REFUSED, _NOT_FOUND = 400, 404
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ def in_namespace(namespace: str) -> str:
 
 @contextlib.contextmanager
 def explained(address: Address, *, as_json: bool, trial: str = "") -> Iterator[None]:
-    """Ends the command where the service does not know what is asked for, with what to do next."""
+    """Ends the command where the service refuses what is asked for, or does not know it, with what to do next."""
     from mlmesh.cli.client import IngressError
 
     try:
         yield
     except IngressError as error:
+        if error.status == _REFUSED:
+            fail(f"{error}; see how it is with: {address.command('show')}", as_json=as_json)
         if error.status != _NOT_FOUND:
             raise
         lists = f"experiments: mlmesh tune list{in_namespace(address.namespace)}"

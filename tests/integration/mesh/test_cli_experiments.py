@@ -139,6 +139,8 @@ def test_an_experiment_is_looked_at_changed_and_deleted(mesh: RunningMesh, quick
     assert watched.returncode == 0 and "3 of 3 trials" in watched.stdout, watched.stderr
     assert "loss = 1" in quick("tune", "logs", "cli-changed", "best", "-f").stdout
     assert len(answer("trials", "cli-changed", "--best", "2")) == 2
+    refused = quick("tune", "pause", "cli-changed")
+    assert refused.returncode == 1 and "ended; see how it is with: mlmesh tune show cli-changed" in refused.stderr
     assert answer("delete", "cli-changed", "--yes") == {"deleted": "cli-changed"}
     gone = quick("tune", "show", "cli-changed")
     assert gone.returncode == 1 and "mlmesh tune list" in gone.stderr

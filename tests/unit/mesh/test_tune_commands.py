@@ -1,8 +1,11 @@
 """`mlmesh tune`, against a server that answers as a katib service does and counts what it is asked."""
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -75,6 +78,7 @@ class FakeKatib:
         status = {
             "conditions": [{"type": self.state, "status": "True", "message": "because"}],
             "trials": len(self.trials),
+            "trials_running": sum(one["conditions"][0]["type"] == "Running" for one in self.trials),
             "current_optimal_trial": {"best_trial_name": "wide-7"},
         }
         return {"name": f"namespaces/default/experiments/{name}", "manifest": {"spec": spec}, "status": status}
@@ -263,6 +267,31 @@ def test_an_interrupted_watcher_says_how_to_come_back(katib: FakeKatib) -> None:
     assert "wide-350 Running" in lines[-1]
     assert watcher.returncode == 130 and "the experiment goes on; watch it with: mlmesh tune watch wide" in rest
     assert {method for method, *_ in katib.asked} == {"GET"}
+
+
+def test_on_a_terminal_the_picture_is_redrawn_until_the_end(katib: FakeKatib) -> None:
+    katib.trials[6] = katib.trial(7, "Running")
+    command = [sys.executable, "-m", "mlmesh", "tune", "watch", "wide", "--ingress", katib.url]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as watcher:
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"best trials") < 2:
+            shown += os.read(ours, 1 << 16)
+        katib.state = "Succeeded"
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(ours, 1 << 16):
+                pass
+        assert watcher.stdout is not None
+        result = watcher.stdout.read()
+    os.close(ours)
+    assert watcher.returncode == 0 and result.startswith("experiment wide  Succeeded")
+    text = shown.decode()
+    assert "349 of 500 trials" in text and "\x1b[" in text
+    running = text.partition("running")[2].partition("best trials")[0]
+    assert "wide-7" in running and "0.0004 " in running  # what it has reported so far
+    assert "★" not in running and "wide-14" in text.partition("best trials")[2]
 
 
 def test_shells_complete_experiments_and_trials(katib: FakeKatib) -> None:
