@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-STYLES = {
+_STYLES = {
     "Succeeded": "green",
     "Running": "yellow",
     "Failed": "bold red",
@@ -118,7 +118,7 @@ def trial_table(
         table.add_row(
             _text(printable(last_part(trial)), "bold" if is_best else ""),
             *cells,
-            _text(printable(state), STYLES.get(state, "")),
+            _text(printable(state), _STYLES.get(state, "")),
             *(_value(search, trial, metric, marks=place == 0) for place, metric in enumerate(wanted)),
             short(seconds_between(trial.get("start_time"), trial.get("completion_time"))),
         )
@@ -256,7 +256,7 @@ def _value(search: Search, trial: dict[str, Any], metric: str, *, marks: bool) -
 
 def _state(search: Search) -> "Text":
     paused = bool(search.status.get("paused")) and not search.ended
-    return _text("Paused" if paused else printable(search.state), STYLES.get(search.state, ""))
+    return _text("Paused" if paused else printable(search.state), _STYLES.get(search.state, ""))
 
 
 def _text(text: str, style: str, *more: "str | tuple[str, str] | Text") -> "Text":
