@@ -26,6 +26,7 @@ from mlmesh_katib.jobs.conditions import parse_conditions
 from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
 from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
 from mlmesh_katib.store import KatibStore
+from mlmesh_katib.trial_name import several, split
 
 logger = logging.getLogger(__name__)
 MAX_ERRORS = 5
@@ -121,9 +122,24 @@ class ExperimentEngine:
         """
         return await self._change(namespace, name, lambda found, _: pause(found, paused))
 
-    def stop_early(self, trial_name: str, reason: str) -> bool:
-        """Ends a trial that runs here as EarlyStopped; False if none of this name does."""
-        return any(run.stop_early(trial_name, reason) for run in self._runs.values())
+    def stop_early(self, trial: str, reason: str) -> bool:
+        """Ends a trial that runs here as EarlyStopped; False if none of this name does.
+
+        Args:
+            trial: `TRIAL` or `NAMESPACE/TRIAL`.
+            reason: For people.
+
+        Raises:
+            FailedPrecondition: Trials of this name run in several namespaces.
+            InvalidArgument: See `trial_name.split`.
+        """
+        namespace, name = split(trial)
+        found = [run for run in self._runs.values() if run.runs(name) and namespace in (None, run.experiment.namespace)]
+        if len(found) > 1:
+            raise several(name, [run.experiment.namespace for run in found])
+        for run in found:
+            run.stop_early(name, reason)
+        return bool(found)
 
     async def _change(self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]) -> Experiment:
         changed = await asyncio.to_thread(self._store.change_experiment, namespace, name, change)

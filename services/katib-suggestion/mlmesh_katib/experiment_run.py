@@ -1,7 +1,6 @@
 """One experiment, from where it is to its end."""
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,16 @@ from mlmesh_kit.errors import ServiceError, Unavailable
 from mlmesh_katib.algorithms import Observed
 from mlmesh_katib.early_stopping import EARLY_STOPPING
 from mlmesh_katib.early_stopping.base import History
-from mlmesh_katib.experiment import Experiment, Trial, TrialState, Verdict, conditions_after, decide, now_ms
+from mlmesh_katib.experiment import (
+    Experiment,
+    Trial,
+    TrialState,
+    Verdict,
+    best_trial,
+    conditions_after,
+    decide,
+    now_ms,
+)
 from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.manifest import ExperimentSpec
 from mlmesh_katib.store import KatibStore
@@ -54,6 +62,7 @@ class ExperimentRun:
         self._seen: dict[str, int] = {}
         self._settings: Mapping[str, str] = experiment.settings
         self._prior: Sequence[Observed] = ()
+        self._best: int | None = None
         self._exhausted = False
         self._errors = 0
         self._leaving = False
@@ -70,18 +79,20 @@ class ExperimentRun:
         """Says that being cancelled means that someone else will go on: jobs that can be found again go on."""
         self._leaving = True
 
-    def stop_early(self, trial_name: str, reason: str) -> bool:
-        """Ends a trial as EarlyStopped; False if it does not run."""
-        run = self._runs.get(trial_name)
-        if run is not None:
-            run.stop_early(reason)
-        return run is not None
+    def runs(self, trial_name: str) -> bool:
+        """Tells whether a trial runs here."""
+        return trial_name in self._runs
+
+    def stop_early(self, trial_name: str, reason: str) -> None:
+        """Ends a trial that runs here as EarlyStopped."""
+        self._runs[trial_name].stop_early(reason)
 
     async def run(self) -> None:
         """Runs to the end, or until cancelled (then the trials' jobs are killed)."""
         try:
             await self._recover()
             while (verdict := self._verdict()) is None:
+                await self._note_best()
                 verdict = await self._fill()
                 if verdict is not None:
                     break
@@ -90,6 +101,12 @@ class ExperimentRun:
             await self._end(verdict)
         finally:
             await self._stop_trials()
+
+    async def _note_best(self) -> None:
+        best = best_trial(self._spec, list(self._trials.values()))
+        if best is not None and best.number != self._best:
+            await asyncio.to_thread(self._store.set_best_trial, self.experiment.id, best.number)
+            self._best = best.number
 
     def _verdict(self) -> Verdict | None:
         return decide(self._spec, list(self._trials.values()), exhausted=self._exhausted)
@@ -156,7 +173,7 @@ class ExperimentRun:
     async def _suggest(self, wanted: int) -> Verdict | None:
         known = list(self._trials.values())
         reports = {
-            name: tuple(zip(history.steps or map(float, itertools.count(1)), history.losses, strict=False))
+            name: tuple((float(step), loss) for step, loss in enumerate(history.losses, 1))
             for name, history in self._histories.items()
         }
         try:
@@ -213,7 +230,8 @@ class ExperimentRun:
         """Reads what a trial has reported of the objective since the last time; tells whether that was anything."""
         objective = self._spec.objective
         after = self._seen.get(trial.name, 0)
-        found = await asyncio.to_thread(self._store.reports, trial.name, objective.metric, after)
+        namespace = self.experiment.namespace
+        found = await asyncio.to_thread(self._store.reports, namespace, trial.name, objective.metric, after)
         if trial.number in self._trials and not trial.state.is_final and not found:
             return False
         old = self._histories.get(trial.name, History(trial.name, ()))
@@ -263,6 +281,7 @@ class ExperimentRun:
             if not trial.state.is_final:  # the goal was reached while it ran
                 killed = trial.enter(TrialState.KILLED, "Trial is killed: the experiment is over")
                 await self._save(replace(killed, completed_ms=now_ms(), reference=None))
+        await self._note_best()
         kind = "Succeeded" if verdict.succeeded else "Failed"
         conditions = conditions_after(self.experiment.conditions, kind, verdict.reason, verdict.message)
         await asyncio.to_thread(self._store.set_conditions, self.experiment.id, conditions, over=True)

@@ -9,6 +9,7 @@ from mlmesh_kit.errors import Unavailable
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.store import KatibStore
+from mlmesh_katib.trial_name import locate
 
 logger = logging.getLogger(__name__)
 _SECONDS = 20.0
@@ -40,9 +41,10 @@ class ObservationSource:
 
         Raises:
             Unavailable: The database manager does not answer.
+            FailedPrecondition: A name is that of trials in several namespaces.
         """
         if address not in self._allowed:
-            return {trial: [log.value for log in self._store.get_logs(trial, metric, "", "", most)] for trial in trials}
+            return {trial: self._ours(trial, metric, most) for trial in trials}
         deadline = time.monotonic() + self._seconds
         found = {}
         with grpc.insecure_channel(address) as channel:
@@ -56,3 +58,6 @@ class ObservationSource:
                     raise Unavailable(f"the database manager at {address} does not answer") from error
                 found[trial] = [log.metric.value for log in reply.observation_log.metric_logs[:most]]
         return found
+
+    def _ours(self, trial: str, metric: str, most: int) -> list[str]:
+        return [log.value for log in self._store.get_logs(*locate(self._store, trial), metric, "", "", most)]

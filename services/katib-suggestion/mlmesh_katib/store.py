@@ -120,6 +120,28 @@ class KatibStore:
 
         run_transaction(self._engine, write)
 
+    def set_best_trial(self, experiment_id: int, number: int) -> None:
+        """Notes which trial is an experiment's best."""
+        query = sa.update(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment_id).values(best_trial=number)
+        run_transaction(self._engine, lambda connection: connection.execute(query))
+
+    def best_trials(self, experiment_ids: Sequence[int]) -> dict[int, Trial]:
+        """Reads the best trial of each experiment that has one: experiment id → trial."""
+        is_best = sa.and_(TRIALS.c.experiment_id == EXPERIMENTS.c.id, TRIALS.c.number == EXPERIMENTS.c.best_trial)
+        query = sa.select(TRIALS).join(EXPERIMENTS, is_best).where(EXPERIMENTS.c.id.in_(experiment_ids))
+        with read(self._engine) as connection:
+            return {row.experiment_id: _trial(row) for row in connection.execute(query)}
+
+    def count_trials(self, experiment_ids: Sequence[int]) -> dict[int, dict[TrialState, int]]:
+        """Counts trials: experiment id → state → how many; without states and experiments that have none."""
+        columns = (TRIALS.c.experiment_id, TRIALS.c.state)
+        query = sa.select(*columns, sa.func.count().label("trials")).group_by(*columns)
+        found: dict[int, dict[TrialState, int]] = {}
+        with read(self._engine) as connection:
+            for row in connection.execute(query.where(TRIALS.c.experiment_id.in_(experiment_ids))):
+                found.setdefault(row.experiment_id, {})[TrialState(row.state)] = row.trials
+        return found
+
     def change_experiment(
         self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]
     ) -> Experiment:
@@ -168,7 +190,8 @@ class KatibStore:
 
         def write(connection: sa.Connection) -> None:
             names = sa.select(TRIALS.c.name).where(TRIALS.c.experiment_id == experiment.id)
-            connection.execute(sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name.in_(names)))
+            logs = sa.and_(OBSERVATION_LOGS.c.namespace == namespace, OBSERVATION_LOGS.c.trial_name.in_(names))
+            connection.execute(sa.delete(OBSERVATION_LOGS).where(logs))
             connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.experiment_id == experiment.id))
             for table in (TRIALS, EARLIER_TRIALS):
                 connection.execute(sa.delete(table).where(table.c.experiment_id == experiment.id))
@@ -193,15 +216,13 @@ class KatibStore:
 
         run_transaction(self._engine, write)
 
-    def save_trial(self, experiment_id: int, trial: Trial, logs: Sequence[MetricLog] = ()) -> None:
-        """Writes a trial, and what it reported, in one transaction."""
+    def save_trial(self, experiment_id: int, trial: Trial) -> None:
+        """Writes a trial."""
 
         def write(connection: sa.Connection) -> None:
             where = sa.and_(TRIALS.c.experiment_id == experiment_id, TRIALS.c.number == trial.number)
             if not connection.execute(sa.update(TRIALS).where(where).values(**_trial_values(trial))).rowcount:
                 return  # the experiment has been deleted
-            if logs:
-                _insert_logs(connection, trial.name, logs)
             if trial.state is not TrialState.CREATED:
                 _announce(connection, experiment_id, trial.number)
 
@@ -226,24 +247,48 @@ class KatibStore:
             raise NotFound("trial", name)
         return _trial(row)
 
+    def trials_named(self, name: str) -> list[tuple[str, bool]]:
+        """Finds the trials of a name in all namespaces: (namespace, whether it has ended), in their order."""
+        query = (
+            sa.select(EXPERIMENTS.c.namespace, TRIALS.c.state)
+            .join(EXPERIMENTS, EXPERIMENTS.c.id == TRIALS.c.experiment_id)
+            .where(TRIALS.c.name == name)
+            .order_by(EXPERIMENTS.c.namespace)
+        )
+        with read(self._engine) as connection:
+            return [(row.namespace, TrialState(row.state).is_final) for row in connection.execute(query)]
+
     # Observation logs (Katib's DBManager)
 
-    def report_logs(self, trial_name: str, logs: Sequence[MetricLog]) -> None:
-        """Adds reports of a trial, known here or not."""
-        if logs:
-            run_transaction(self._engine, lambda connection: _insert_logs(connection, trial_name, logs))
+    def report_logs(self, namespace: str, trial_name: str, logs: Sequence[MetricLog]) -> None:
+        """Adds reports of a trial; the namespace is empty where it is of no experiment that is known here."""
+        if not logs:
+            return
+        rows = [
+            {
+                "namespace": namespace,
+                "trial_name": trial_name,
+                "time": log.time,
+                "metric_name": log.name,
+                "value": log.value,
+            }
+            for log in logs
+        ]
+        run_transaction(self._engine, lambda connection: connection.execute(sa.insert(OBSERVATION_LOGS), rows))
 
-    def get_logs(self, trial_name: str, metric: str, start: str, end: str, limit: int) -> list[MetricLog]:
+    def get_logs(
+        self, namespace: str, trial_name: str, metric: str, start: str, end: str, limit: int
+    ) -> list[MetricLog]:
         """Reads the reports of a trial by time.
 
         Args:
-            trial_name: Of the trial.
+            namespace, trial_name: Of the trial.
             metric: Of one metric; empty: of all.
             start, end: RFC 3339 in UTC; empty: no bound.
             limit: Most reports.
         """
         logs = OBSERVATION_LOGS
-        query = sa.select(logs).where(logs.c.trial_name == trial_name).order_by(logs.c.time, logs.c.id).limit(limit)
+        query = sa.select(logs).where(_of(namespace, trial_name)).order_by(logs.c.time, logs.c.id).limit(limit)
         if metric:
             query = query.where(logs.c.metric_name == metric)
         if start:
@@ -254,20 +299,20 @@ class KatibStore:
             return [MetricLog(row.time, row.metric_name, row.value) for row in connection.execute(query)]
 
     def reports(
-        self, trial_name: str, metric: str = "", after: int = 0, limit: int | None = None
+        self, namespace: str, trial_name: str, metric: str = "", after: int = 0, limit: int | None = None
     ) -> list[tuple[int, MetricLog]]:
         """Reads the reports of a trial in the order they came, from after a position on: (position, report)."""
         logs = OBSERVATION_LOGS
-        query = sa.select(logs).where(logs.c.trial_name == trial_name, logs.c.id > after).order_by(logs.c.id)
+        query = sa.select(logs).where(_of(namespace, trial_name), logs.c.id > after).order_by(logs.c.id)
         if metric:
             query = query.where(logs.c.metric_name == metric)
         with read(self._engine) as connection:
             rows = connection.execute(query.limit(limit))
             return [(row.id, MetricLog(row.time, row.metric_name, row.value)) for row in rows]
 
-    def delete_logs(self, trial_name: str) -> None:
+    def delete_logs(self, namespace: str, trial_name: str) -> None:
         """Removes the reports of a trial."""
-        query = sa.delete(OBSERVATION_LOGS).where(OBSERVATION_LOGS.c.trial_name == trial_name)
+        query = sa.delete(OBSERVATION_LOGS).where(_of(namespace, trial_name))
         run_transaction(self._engine, lambda connection: connection.execute(query))
 
     # The outbox: what the metadata service has to be told
@@ -297,9 +342,8 @@ def _announce(connection: sa.Connection, experiment_id: int, trial_number: int) 
     connection.execute(sa.insert(OUTBOX).values(experiment_id=experiment_id, trial_number=trial_number))
 
 
-def _insert_logs(connection: sa.Connection, trial_name: str, logs: Sequence[MetricLog]) -> None:
-    rows = [{"trial_name": trial_name, "time": log.time, "metric_name": log.name, "value": log.value} for log in logs]
-    connection.execute(sa.insert(OBSERVATION_LOGS), rows)
+def _of(namespace: str, trial_name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(OBSERVATION_LOGS.c.namespace == namespace, OBSERVATION_LOGS.c.trial_name == trial_name)
 
 
 def _dump_conditions(conditions: Sequence[Condition]) -> str:

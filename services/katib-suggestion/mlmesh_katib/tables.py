@@ -19,6 +19,7 @@ EXPERIMENTS = sa.Table(
     sa.Column("completed_ms", sa.BigInteger),
     sa.Column("state", sa.Text),
     sa.Column("paused", sa.Boolean),
+    sa.Column("best_trial", sa.Integer),  # its number; none, or an experiment that ended before this column was there
     sa.UniqueConstraint("namespace", "name"),
     sa.Index("experiments_active", "active"),
 )
@@ -53,11 +54,12 @@ OBSERVATION_LOGS = sa.Table(
     "observation_logs",
     METADATA,
     sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("namespace", sa.String(63), nullable=False, server_default=""),  # empty: of no experiment here
     sa.Column("trial_name", sa.String(255), nullable=False),
     sa.Column("time", sa.String(40), nullable=False),
     sa.Column("metric_name", sa.String(255), nullable=False),
     sa.Column("value", sa.Text, nullable=False),
-    sa.Index("observation_logs_by_trial", "trial_name", "metric_name"),
+    sa.Index("observation_logs_by_trial", "namespace", "trial_name", "metric_name"),
 )
 
 OUTBOX = sa.Table(

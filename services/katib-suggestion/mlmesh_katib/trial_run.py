@@ -88,7 +88,7 @@ class TrialRun:
         self._around = around
         self._stop_reason: str | None = None
         self._stopping = asyncio.Event()
-        self._position = 0
+        self._namespace = around.experiment.namespace
 
     def stop_early(self, reason: str) -> None:
         """Ends the trial as EarlyStopped."""
@@ -131,7 +131,7 @@ class TrialRun:
             if job is not None:
                 return job
         # What an attempt that was interrupted has reported does not count for this one.
-        await asyncio.to_thread(self._around.store.delete_logs, trial.name)
+        await asyncio.to_thread(self._around.store.delete_logs, self._namespace, trial.name)
         job = await self._around.backend.start(spec)
         try:
             self._trial = replace(
@@ -185,14 +185,15 @@ class TrialRun:
                 problem = str(error)
         for start in range(0, len(reports), _BATCH):
             batch = reports[start : start + _BATCH]
-            await _whole(asyncio.to_thread(self._around.store.report_logs, self._trial.name, batch))
+            writing = asyncio.to_thread(self._around.store.report_logs, self._namespace, self._trial.name, batch)
+            await _whole(writing)
         pushed = self._around.spec.collector.kind in PUSHED
         if not ended and (reports or pushed) and (reason := await self._around.reported(self._trial)):
             self.stop_early(reason)
         return problem
 
     async def _conclude(self, ended: Ended, problem: str) -> None:
-        found = await asyncio.to_thread(self._around.store.reports, self._trial.name)
+        found = await asyncio.to_thread(self._around.store.reports, self._namespace, self._trial.name)
         objective = self._around.spec.objective
         wanted = set(objective.metrics)
         observation = tuple(summarize([(log.name, log.value) for _, log in found if log.name in wanted]))

@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from mlmesh_kit import machine
 from mlmesh_kit.config import ServiceSettings
+from mlmesh_kit.quantity import parse_bytes
 from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from mlmesh_pipeline.ir.commands import AllowedCommands
 from mlmesh_pipeline.ir.container_resources import Machine
-from mlmesh_pipeline.ir.quantity import parse_bytes
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 

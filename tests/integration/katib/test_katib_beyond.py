@@ -1,20 +1,10 @@
 """What Katib has not, through the service with real trials: asha, several objectives, constraints, conditions."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from integration.katib.client import Client, assignments, held, manifest
-from mlmesh_kit.testing import ServiceProcess
 
 X = {"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path_factory.mktemp("katib"), settings) as process:
-        yield Client(process)
 
 
 def algorithm(name: str, **settings: object) -> dict:

@@ -2,8 +2,7 @@
 
 import grpc
 import pytest
-from integration.katib.client import Client, assignments, held, manifest, wait_until
-from mlmesh_kit.testing import ServiceProcess
+from integration.katib.client import assignments, held, manifest, wait_until
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 SPACE = [{"name": "x", "parameterType": "int", "feasibleSpace": {"min": "0", "max": "3"}}]
@@ -15,13 +14,6 @@ for epoch in range(3):
 if x == 3:
     time.sleep(600)
 """
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("stopping")
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, {"PRELOAD": ""}) as process:
-        yield Client(process)
 
 
 @pytest.fixture(scope="module")

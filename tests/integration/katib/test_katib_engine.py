@@ -24,12 +24,12 @@ class SlowStore(KatibStore):
         self.ended = threading.Event()
         self.at_the_end: list[TrialState] = []
 
-    def save_trial(self, experiment_id, trial, logs=()) -> None:
+    def save_trial(self, experiment_id, trial) -> None:
         if trial.state is TrialState.SUCCEEDED and trial.number == 1:
             # Long enough for an engine that does not wait for this write to end the experiment before it.
             assert self.second_ended.wait(30)
             threading.Event().wait(0.3)
-        super().save_trial(experiment_id, trial, logs)
+        super().save_trial(experiment_id, trial)
         if trial.state is TrialState.SUCCEEDED and trial.number == 2:
             self.second_ended.set()
 

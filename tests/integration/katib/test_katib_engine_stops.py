@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from integration.katib.client import manifest
+from mlmesh_katib import experiment_run
 from mlmesh_katib.algorithms import ALGORITHMS
 from mlmesh_katib.config import Settings
 from mlmesh_katib.early_stopping import EARLY_STOPPING, EarlyStopping
@@ -61,6 +62,7 @@ def test_an_algorithm_that_breaks_fails_the_experiment(tmp_path, monkeypatch):
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(ALGORITHMS["random"], "answer", broken)
+    monkeypatch.setattr(experiment_run, "_RETRY_SECONDS", 0.05)
     conditions, trials = run(tmp_path, manifest("breaks", parameters=SPACE))
     assert (conditions[-1].type, trials) == ("Failed", [])
     assert "no such luck" in conditions[-1].message

@@ -5,8 +5,7 @@ from collections import Counter
 
 import grpc
 import pytest
-from integration.katib.client import Client, assignments, held, manifest
-from mlmesh_kit.testing import ServiceProcess
+from integration.katib.client import assignments, held, manifest
 
 RATE = {"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "10"}}
 OPERATION = {
@@ -14,13 +13,6 @@ OPERATION = {
     "parameters": [{"name": "size", "parameterType": "categorical", "feasibleSpace": {"list": ["3", "5"]}}],
 }
 NAS = {"graphConfig": {"numLayers": 3, "inputSizes": [8], "outputSizes": [2]}, "operations": [OPERATION]}
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path_factory.mktemp("own"), settings) as process:
-        yield Client(process)
 
 
 def algorithm(name: str, **settings: str) -> dict:

@@ -13,7 +13,6 @@ from mlmesh_katib.jobs.base import JobSpec
 from mlmesh_katib.jobs.pipeline import PipelineBackend
 from mlmesh_katib.jobs.pipeline_values import metrics_of, typed
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
-from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.kubeflow.pipelines.backend.api.v2beta1 import pipeline_pb2, pipeline_pb2_grpc, run_pb2, run_pb2_grpc
 
 warnings.simplefilter("ignore", FutureWarning)
@@ -57,20 +56,14 @@ def pipeline_spec(tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", tmp_path_factory.mktemp("pipeline")) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def runs(service):
-    with service.channel() as channel:
+def runs(pipeline):
+    with pipeline.channel() as channel:
         yield run_pb2_grpc.RunServiceStub(channel)
 
 
 @pytest.fixture
-def backend(service, tmp_path) -> PipelineBackend:
-    return PipelineBackend(tmp_path, service.grpc, USER)
+def backend(pipeline, tmp_path) -> PipelineBackend:
+    return PipelineBackend(tmp_path, pipeline.grpc, USER)
 
 
 def manifest_of(parameters: dict, **source) -> dict:
@@ -134,8 +127,8 @@ async def test_starting_again_gives_the_run_that_there_is(backend, pipeline_spec
 
 
 @in_loop
-async def test_a_pipeline_that_was_uploaded_is_named(backend, service, pipeline_spec, runs):
-    with service.channel() as channel:
+async def test_a_pipeline_that_was_uploaded_is_named(backend, pipeline, pipeline_spec, runs):
+    with pipeline.channel() as channel:
         pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
         asked = pipeline_pb2.Pipeline(display_name="mine", namespace="user")
         made = pipelines.CreatePipeline(pipeline_pb2.CreatePipelineRequest(pipeline=asked))

@@ -4,19 +4,10 @@ import json
 
 import grpc
 import pytest
-from integration.katib.client import Client
-from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 OK, INVALID = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
 TRIALS = api_pb2.TrialStatus
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("protocol")
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, {"PRELOAD": ""}) as process:
-        yield Client(process)
 
 
 def number(name: str, low: str, high: str, step: str = "", kind=api_pb2.DOUBLE, distribution=0):

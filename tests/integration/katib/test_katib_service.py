@@ -8,24 +8,10 @@ import httpx
 import psutil
 import pytest
 from google.protobuf import json_format
-from integration.katib.client import Client, assignments, held, manifest, wait_until
+from integration.katib.client import assignments, held, manifest, wait_until
 from mlmesh_kit.paging import encode_page_token
-from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.api.v1.beta1 import api_pb2
 from mlmesh_protos.mlmesh.katib.v1 import experiment_pb2 as pb
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("katib")
-    settings = {"PRELOAD": "", "MAX_RUNNING_TRIALS": "4", "MAX_TRIALS": "200"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(service):
-    return Client(service)
 
 
 def test_an_experiment_finds_its_best_trial(client):
@@ -208,6 +194,7 @@ def test_pages_of_trials_and_experiments(client):
         token = reply.next_page_token
     assert sizes == [["1", "2", "3", "4"], ["5", "6", "7", "8"], ["9", "10", "11"]]
     listed = client.experiments.ListExperiments(pb.ListExperimentsRequest(parent="namespaces/default"))
+    assert next(experiment for experiment in listed.experiments if experiment.name == parent) == client.get("parabola")
     paged, token = [], ""
     while token or not paged:
         request = pb.ListExperimentsRequest(parent="namespaces/default", page_size=2, page_token=token)

@@ -52,12 +52,17 @@ def cluster(tmp_path: Path) -> Iterator[TrialCluster]:
 
 @pytest.fixture
 def katib(cluster: TrialCluster, tmp_path: Path) -> ServiceProcess:
-    settings = {"BACKEND": "kubernetes", "KUBERNETES_KUBECONFIG": str(cluster.kubeconfig), "LEASE_SECONDS": "2"}
+    settings = {
+        "BACKEND": "kubernetes",
+        "KUBERNETES_KUBECONFIG": str(cluster.kubeconfig),
+        "LEASE_SECONDS": "2",
+        "PRELOAD": "",
+    }
     return ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings)
 
 
 def test_an_experiment_on_a_cluster_survives_the_service(katib, cluster):
-    made = manifest("on-cluster", maxTrialCount=5, parallelTrialCount=2, maxFailedTrialCount=5)
+    made = manifest("on-cluster", maxTrialCount=4, parallelTrialCount=2, maxFailedTrialCount=4)
     with Controller(cluster) as controller, katib:
         client = Client(katib)
         controller.holds.set()
@@ -72,7 +77,7 @@ def test_an_experiment_on_a_cluster_survives_the_service(katib, cluster):
         found = client.wait("on-cluster")
         trials = client.trials("on-cluster")
         assert "Succeeded" in held(found.status.conditions)
-        assert len(trials) == 5
+        assert len(trials) == 4
         assert {trial.name.rsplit("/", 1)[1] for trial in trials} >= set(before)
         for trial in trials:
             x = float(assignments(trial)["x"])
@@ -81,7 +86,7 @@ def test_an_experiment_on_a_cluster_survives_the_service(katib, cluster):
         wait_until(lambda: not cluster.objects("Job") or None)  # not retained
 
 
-def test_an_experiment_tunes_a_pipeline(tmp_path: Path):
+def test_an_experiment_tunes_a_pipeline(pipeline: ServiceProcess, tmp_path: Path):
     from kfp import compiler, dsl
 
     @dsl.component
@@ -98,22 +103,21 @@ def test_an_experiment_tunes_a_pipeline(tmp_path: Path):
         "pipelineSpec": yaml.safe_load(path.read_text()),
         "runtimeConfig": {"parameters": {"x": "${trialParameters.x}"}},
     }
-    made = manifest("on-pipelines", maxTrialCount=3)
+    made = manifest("on-pipelines", maxTrialCount=2)
     made["spec"]["trialTemplate"]["trialSpec"] = {"apiVersion": "mlmesh.dev/v1", "kind": "PipelineRun", "spec": run}
-    with ServiceProcess("mlmesh_pipeline", "MLMESH_PIPELINE_", tmp_path / "pipeline") as pipeline:
-        settings = {"PIPELINE_ADDRESS": pipeline.grpc}
-        with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
-            client = Client(katib)
-            client.create(json.loads(json.dumps(made)))
-            found = client.wait("on-pipelines")
-            trials = client.trials("on-pipelines")
-            assert "Succeeded" in held(found.status.conditions), trials
-            for trial in trials:
-                x = float(assignments(trial)["x"])
-                assert float(trial.observation.metrics[0].latest) == pytest.approx((x - 3) ** 2)
+    settings = {"PRELOAD": "", "PIPELINE_ADDRESS": pipeline.grpc}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
+        client = Client(katib)
+        client.create(json.loads(json.dumps(made)))
+        found = client.wait("on-pipelines")
+        trials = client.trials("on-pipelines")
+        assert "Succeeded" in held(found.status.conditions), trials
+        for trial in trials:
+            x = float(assignments(trial)["x"])
+            assert float(trial.observation.metrics[0].latest) == pytest.approx((x - 3) ** 2)
 
 
-def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say_so(tmp_path: Path):
+def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say_so(client: Client):
     made = manifest("no-cluster", maxTrialCount=2, maxFailedTrialCount=0)
     template = made["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
     replicas = {"Master": {"replicas": 1, "template": template}}
@@ -122,11 +126,8 @@ def test_an_experiment_that_needs_a_cluster_loads_without_one_and_its_trials_say
         "kind": "PyTorchJob",
         "spec": {"pytorchReplicaSpecs": replicas},
     }
-    settings = {"KUBERNETES_KUBECONFIG": str(tmp_path / "none")}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "katib", settings) as katib:
-        client = Client(katib)
-        client.create(made)
-        found = client.wait("no-cluster")
-        assert "Failed" in held(found.status.conditions)
-        messages = [condition.message for trial in client.trials("no-cluster") for condition in trial.conditions]
-        assert any("no cluster is configured" in message for message in messages), messages
+    client.create(made)
+    found = client.wait("no-cluster")
+    assert "Failed" in held(found.status.conditions)
+    messages = [condition.message for trial in client.trials("no-cluster") for condition in trial.conditions]
+    assert any("no cluster is configured" in message for message in messages), messages

@@ -1,15 +1,13 @@
 """Warm starts: what a real metadata service knows of earlier experiments is known from the first suggestion on."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from integration.katib.client import PARABOLA, Client, assignments, manifest, wait_until
-from integration.katib.test_katib_lineage import Metadata
+from integration.katib.metadata_service import Metadata
 from mlmesh_kit.testing import ServiceProcess
 
 X = {"name": "x", "parameterType": "double", "feasibleSpace": {"min": "-100", "max": "100"}}
-SLOW = "import sys, time; time.sleep(0.2); print('loss =', (float(sys.argv[1]) - 3) ** 2)"
+SLOW = "import sys, time; time.sleep(0.1); print('loss =', (float(sys.argv[1]) - 3) ** 2)"
 CHOSEN = {"random_state": "1", "population_size": "5", "mutation_prob": "0"}
 NSGA2 = {
     "algorithmName": "nsga2",
@@ -17,28 +15,16 @@ NSGA2 = {
 }
 
 
-@pytest.fixture(scope="module")
-def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
-    made = Metadata(tmp_path_factory.mktemp("metadata"))
-    made.up()
-    yield made
-    made.channel.close()
-    made.process.stop()
-
-
-@pytest.fixture(scope="module")
-def katib(tmp_path_factory: pytest.TempPathFactory, metadata: Metadata) -> Iterator[ServiceProcess]:
-    data_dir = tmp_path_factory.mktemp("katib")
-    settings = {"PRELOAD": "", "METADATA_ADDRESS": metadata.address, "LEASE_SECONDS": "2"}
-    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", data_dir, settings) as process:
-        earlier = manifest("earlier", parameters=[X], algorithm=NSGA2, maxTrialCount=30, parallelTrialCount=1)
-        Client(process).create(earlier)
-        Client(process).wait("earlier")
-        yield process
+@pytest.fixture(scope="module", autouse=True)
+def earlier(metadata: Metadata, katib: ServiceProcess) -> None:
+    metadata.up()
+    client = Client(katib)
+    client.create(manifest("earlier", parameters=[X], algorithm=NSGA2, maxTrialCount=20, parallelTrialCount=1))
+    client.wait("earlier")
 
 
 def warm(name: str, code: str = PARABOLA, **changed: object) -> dict:
-    spec = {"parameters": [X], "algorithm": NSGA2, "maxTrialCount": 6, "parallelTrialCount": 1, **changed}
+    spec = {"parameters": [X], "algorithm": NSGA2, "maxTrialCount": 5, "parallelTrialCount": 1, **changed}
     return manifest(name, code, **{"warmStart": {"experiments": ["earlier"]}, **spec})
 
 
@@ -55,7 +41,7 @@ def test_it_looks_where_earlier_trials_were_good_and_a_crash_changes_nothing(
     client.create(warm("first"))
     client.wait("first")
     points = [float(assignments(trial)["x"]) for trial in client.trials("first")]
-    cold = manifest("cold", parameters=[X], algorithm=NSGA2, maxTrialCount=6, parallelTrialCount=1)
+    cold = manifest("cold", parameters=[X], algorithm=NSGA2, maxTrialCount=5, parallelTrialCount=1)
     client.create(cold)
     client.wait("cold")
     without = [float(assignments(trial)["x"]) for trial in client.trials("cold")]
@@ -81,7 +67,7 @@ def test_what_cannot_be_read_is_said_when_the_experiment_is_made(metadata: Metad
     assert code is grpc.StatusCode.INVALID_ARGUMENT and "namespace" in text
     elsewhere = [{**X, "feasibleSpace": {"min": "1000", "max": "2000"}}]
     code, text = refused(client, warm("c", parameters=elsewhere))
-    assert code is grpc.StatusCode.FAILED_PRECONDITION and "none of their 30 trials" in text
+    assert code is grpc.StatusCode.FAILED_PRECONDITION and "none of their 20 trials" in text
     code, text = refused(client, warm("d", algorithm={"algorithmName": "random"}))
     assert code is grpc.StatusCode.INVALID_ARGUMENT and "learns nothing" in text
     metadata.down()

@@ -26,7 +26,7 @@ def store(tmp_path):
     engine = create_engine(f"sqlite:///{tmp_path}/db.sqlite")
     METADATA.create_all(engine)
     made = KatibStore(engine)
-    made.report_logs("a", [MetricLog("2026-01-01T00:00:00.000000Z", "loss", "ours")])
+    made.report_logs("", "a", [MetricLog("2026-01-01T00:00:00.000000Z", "loss", "ours")])
     return made
 
 

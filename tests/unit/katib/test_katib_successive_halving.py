@@ -16,8 +16,8 @@ X = made("x", "double", "0", "1")
 EPOCHS = made("epochs", "int", "1", "27")
 
 
-def history(name: str, *losses: float, new: int = 1, steps: tuple[float, ...] = ()) -> History:
-    return History(name, losses, steps=steps, new=new)
+def history(name: str, *losses: float, new: int = 1) -> History:
+    return History(name, losses, new=new)
 
 
 def test_a_trial_goes_on_if_it_is_in_the_best_third_of_those_that_came_as_far() -> None:
@@ -46,13 +46,13 @@ def test_reports_that_come_together_pass_no_rung_unseen() -> None:
     assert RULE.decide({}, history("t", 5.0, 5.0, 0.5, 0.5, new=3), others) is None
 
 
-def test_steps_are_what_a_trial_says_of_them() -> None:
-    settings = {"min_resource": "10", "max_resource": "90", "reduction_factor": "3"}
-    others = [history("o", 1.0, 1.0, steps=(5.0, 12.0)), history("short", 0.0, steps=(9.0,))]
-    assert RULE.decide(settings, history("t", 5.0, steps=(9.0,)), others) is None
-    assert RULE.decide(settings, history("t", 5.0, steps=(10.0,)), others) is not None
-    ended = [history("o", *[1.0] * 3, steps=(10.0, 30.0, 90.0))]
-    assert RULE.decide(settings, history("t", 0.5, 0.5, 5.0, steps=(10.0, 30.0, 90.0)), ended) is None  # all of it
+def test_a_report_is_one_unit_of_the_resource() -> None:
+    settings = {"min_resource": "2", "max_resource": "18", "reduction_factor": "3"}
+    others = [history("o", 1.0, 1.0), history("short", 0.0)]
+    assert RULE.decide(settings, history("t", 5.0), others) is None
+    assert RULE.decide(settings, history("t", 5.0, 5.0), others) is not None
+    ended = [history("o", *[1.0] * 18)]
+    assert RULE.decide(settings, history("t", *[0.5] * 17, 5.0), ended) is None  # it has used all of it
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kfp.pipeline_spec import pipeline_spec_pb2
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.quantity import BadQuantity, format_bytes, parse_bytes, parse_quantity
 from mlmesh_pipeline.engine.capacity import Capacity
 from mlmesh_pipeline.ir.container_resources import BadResources, Machine, Resources, check_resources, resources_of
-from mlmesh_pipeline.ir.quantity import BadQuantity, format_bytes, parse_bytes, parse_quantity
 
 ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 MACHINE = Machine(4000, 8 << 30)

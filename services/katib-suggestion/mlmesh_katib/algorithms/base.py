@@ -12,9 +12,9 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_katib.space import Space, Value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a request has thousands, and to make a frozen one takes three times as long
 class Observed:
-    """A trial that was made.
+    """A trial that was made; nobody changes it.
 
     Attributes:
         point: Its values, in the order of the space.
@@ -112,6 +112,8 @@ class Algorithm(ABC):
         knows_constraints: Whether it looks at `Observed.violation`; others are told losses that say it (`ask`).
         walks_conditions: Whether it is asked about conditional spaces as they are; others about the whole cube (`ask`).
         may_repeat: Whether it gives a point again on purpose.
+        reads_results: Whether it looks at more of a trial than its point; others may be told no losses.
+        reads_assignments: Whether it looks at `Observed.assignments`; others may be told none.
         ignores_prior: Whether it learns nothing from trials; a warm start is refused to it.
     """
 
@@ -122,6 +124,8 @@ class Algorithm(ABC):
     knows_constraints = False
     walks_conditions = False
     may_repeat = False
+    reads_results = True
+    reads_assignments = False
     ignores_prior = False
 
     @abstractmethod

@@ -51,6 +51,7 @@ class Enas(Algorithm):
     """Draws architectures from a recurrent policy that learns which gave more."""
 
     name = "enas"
+    reads_assignments = True
     ignores_prior = True
     searches_architectures = True
 

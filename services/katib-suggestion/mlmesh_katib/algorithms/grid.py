@@ -16,6 +16,7 @@ class GridSearch(Algorithm):
 
     name = "grid"
     is_multi_objective = True
+    reads_results = False
     ignores_prior = True
     walks_conditions = True
 

@@ -41,6 +41,7 @@ class Hyperband(Algorithm):
     """
 
     name = "hyperband"
+    reads_assignments = True
     ignores_prior = True
     may_repeat = True
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+
+from mlmesh_katib.algorithms.normal import cumulative, quantile
 
 _FULL_WEIGHTS = 25
 _TINY = 1e-300
@@ -65,8 +66,8 @@ class ParzenEstimator:
                 )
                 drawn[:, index] = np.where(flat, (random.integers(cells, size=count) + 0.5) / cells, mean)
                 continue
-            low, high = ndtr(-mean / width), ndtr((1 - mean) / width)
-            values = np.clip(mean + width * ndtri(low + uniform * (high - low)), 0.0, 1.0)
+            low, high = cumulative(-mean / width), cumulative((1 - mean) / width)
+            values = np.clip(mean + width * quantile(low + uniform * (high - low)), 0.0, 1.0)
             drawn[:, index] = (np.minimum(np.floor(values * cells), cells - 1) + 0.5) / cells if cells else values
         return drawn
 
@@ -78,10 +79,10 @@ class ParzenEstimator:
             if self._categorical[index] and cells:
                 total += self._log_category(at, mean, cells)
                 continue
-            mass = ndtr((1 - mean) / width) - ndtr(-mean / width)
+            mass = cumulative((1 - mean) / width) - cumulative(-mean / width)
             if cells and 1 / cells > 1e-3:  # finer ones are as good as continuous
                 half = 0.5 / cells
-                inside = ndtr((at + half - mean) / width) - ndtr((at - half - mean) / width)
+                inside = cumulative((at + half - mean) / width) - cumulative((at - half - mean) / width)
                 total += np.log(np.maximum(inside, _TINY) / mass)
             else:
                 total += -0.5 * ((at - mean) / width) ** 2 - np.log(_ROOT * width * mass)

@@ -17,6 +17,7 @@ class RandomSearch(Algorithm):
 
     name = "random"
     is_multi_objective = True
+    reads_results = False
     ignores_prior = True
 
     def validate(self, question: Question) -> None:

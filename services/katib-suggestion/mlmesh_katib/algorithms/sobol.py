@@ -19,6 +19,7 @@ class SobolSequence(Algorithm):
 
     name = "sobol"
     is_multi_objective = True
+    reads_results = False
     ignores_prior = True
 
     def validate(self, question: Question) -> None:

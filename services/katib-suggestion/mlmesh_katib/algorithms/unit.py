@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
+from mlmesh_katib.algorithms.normal import cumulative, quantile
 from mlmesh_katib.space import Distribution, Kind, Parameter, Space, Value
 
 _NORMAL = {Distribution.NORMAL, Distribution.LOG_NORMAL}
@@ -64,7 +64,7 @@ def _to(parameter: Parameter, values: Sequence[Value]) -> NDArray[np.float64]:
     else:
         units = ((np.log(numbers) if parameter.distribution.is_log else numbers) - low) / (high - low)
         if parameter.distribution in _NORMAL:
-            units = ndtr((units * 2 - 1) * _DEVIATIONS)
+            units = cumulative((units * 2 - 1) * _DEVIATIONS)
     return np.clip(units, 0.0, 1.0)
 
 
@@ -73,7 +73,7 @@ def _from(parameter: Parameter, unit: float) -> Value:
     if count is not None:
         return parameter.at(min(max(int(unit * count), 0), count - 1))
     if parameter.distribution in _NORMAL:
-        unit = min(max((float(ndtri(min(max(unit, 1e-9), 1 - 1e-9))) / _DEVIATIONS + 1) / 2, 0.0), 1.0)
+        unit = min(max((float(quantile(min(max(unit, 1e-9), 1 - 1e-9))) / _DEVIATIONS + 1) / 2, 0.0), 1.0)
     low, high = _ends(parameter)
     inner = low + unit * (high - low)
     number = math.exp(inner) if parameter.distribution.is_log else inner

@@ -35,7 +35,7 @@ class AshaStopping(EarlyStopping):
         """See EarlyStopping."""
         rungs = read_rungs(settings)
         steps = _steps(trial)
-        for level in rungs.levels(max(steps, default=0.0)):
+        for level in rungs.levels(float(len(steps))):
             place = arrival(steps, level)
             if level == rungs.largest or place is None or place < len(steps) - trial.new:
                 continue
@@ -53,4 +53,4 @@ class AshaStopping(EarlyStopping):
 
 
 def _steps(trial: History) -> Sequence[float]:
-    return trial.steps or range(1, len(trial.losses) + 1)
+    return range(1, len(trial.losses) + 1)  # a report is one unit of the resource

@@ -13,14 +13,12 @@ class History:
         name: Of the trial.
         losses: In the order they were reported; smaller is better (the negative of what is maximised).
         ended: The trial has ended by itself with success.
-        steps: For each of them its resource (an epoch, say) where the trial reported one; empty: 1, 2, 3, ...
         new: How many of the losses, the last ones, have come since `decide` was asked before.
     """
 
     name: str
     losses: tuple[float, ...]
     ended: bool = False
-    steps: tuple[float, ...] = ()
     new: int = 1
 
 

@@ -12,6 +12,7 @@ from mlmesh_kit.telemetry import trace_headers
 
 from mlmesh_katib.jobs.base import Ended, Job, JobBackend, JobSpec
 from mlmesh_katib.jobs.process_command import read_command
+from mlmesh_katib.jobs.resource_limits import limited
 
 
 class ProcessJob(Job):
@@ -42,7 +43,7 @@ class ProcessBackend(JobBackend):
         root: Holds their folders, `EXPERIMENT_ID/TRIAL/`: `work` and `log`.
         ingress_url: What trials get as MLMESH_INGRESS.
         timeout_seconds: Longest life of a trial.
-        limits: What a trial may take.
+        limits: What any trial may take; a container's own limits can only be smaller.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ProcessBackend(JobBackend):
                 env=environment,
                 log_path=log,
                 timeout_seconds=self._timeout_seconds,
-                limits=self._limits,
+                limits=limited(self._limits, command.limits),
                 name=spec.trial,
             )
         )

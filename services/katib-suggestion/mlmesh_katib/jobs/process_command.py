@@ -6,6 +6,8 @@ from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
+from mlmesh_katib.jobs.resource_limits import read_limits
+
 MAX_ARGUMENTS = 1000
 
 
@@ -16,10 +18,12 @@ class Command:
     Attributes:
         words: Command and arguments.
         environment: Variables.
+        limits: Of its resources, see `read_limits`.
     """
 
     words: tuple[str, ...]
     environment: Mapping[str, str]
+    limits: Mapping[str, float]
 
 
 def read_command(manifest: Mapping[str, Any], primary_container: str, where: str) -> Command:
@@ -47,7 +51,8 @@ def read_command(manifest: Mapping[str, Any], primary_container: str, where: str
         raise InvalidArgument("must be there: locally no image says what to run", field=f"{path}.command")
     if len(words) > MAX_ARGUMENTS:
         raise InvalidArgument(f"must hold at most {MAX_ARGUMENTS} words", field=f"{path}.command")
-    return Command(tuple(words), _environment(container.get("env") or [], f"{path}.env"))
+    environment = _environment(container.get("env") or [], f"{path}.env")
+    return Command(tuple(words), environment, read_limits(container, path))
 
 
 def _container(spec: Mapping[str, Any], primary: str, where: str) -> tuple[Mapping[str, Any], str]:

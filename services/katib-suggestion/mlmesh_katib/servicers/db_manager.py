@@ -8,6 +8,7 @@ from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.collectors.base import MetricLog
 from mlmesh_katib.store import KatibStore
+from mlmesh_katib.trial_name import locate
 
 MAX_LOGS = 100_000
 MAX_NAME = 255
@@ -39,7 +40,7 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
                     f"must be at most {MAX_VALUE} characters, none of them NUL", field=f"{where}.metric.value"
                 )
             found.append(MetricLog(_time(log.time_stamp, f"{where}.time_stamp"), log.metric.name, log.metric.value))
-        self._store.report_logs(_name(request.trial_name, "trial_name"), found)
+        self._store.report_logs(*self._trial(request.trial_name), found)
         return api_pb2.ReportObservationLogReply()
 
     def GetObservationLog(
@@ -47,7 +48,8 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
     ) -> api_pb2.GetObservationLogReply:
         start = _time(request.start_time, "start_time") if request.start_time else ""
         end = _time(request.end_time, "end_time") if request.end_time else ""
-        logs = self._store.get_logs(_name(request.trial_name, "trial_name"), request.metric_name, start, end, MAX_LOGS)
+        trial = self._trial(request.trial_name)
+        logs = self._store.get_logs(*trial, request.metric_name, start, end, MAX_LOGS)
         reply = api_pb2.GetObservationLogReply()
         for log in logs:
             metric = api_pb2.Metric(name=log.name, value=log.value)
@@ -57,8 +59,11 @@ class DBManagerServicer(api_pb2_grpc.DBManagerServicer):
     def DeleteObservationLog(
         self, request: api_pb2.DeleteObservationLogRequest, context: Any
     ) -> api_pb2.DeleteObservationLogReply:
-        self._store.delete_logs(_name(request.trial_name, "trial_name"))
+        self._store.delete_logs(*self._trial(request.trial_name))
         return api_pb2.DeleteObservationLogReply()
+
+    def _trial(self, given: str) -> tuple[str, str]:
+        return locate(self._store, _name(given, "trial_name"))
 
 
 def _name(name: str, field: str) -> str:

@@ -1,7 +1,8 @@
 """mlmesh.katib.v1.ExperimentService: experiments and trials."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from google.protobuf import empty_pb2, json_format
@@ -54,19 +55,20 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         earlier = await self._earlier.read(namespace, spec)
         experiment = await asyncio.to_thread(self._engine.create, namespace, manifest, earlier)
         self._engine.wake()
-        return self._proto(experiment, [])
+        return _experiment(experiment, {})
 
     def GetExperiment(self, request: pb.GetExperimentRequest, context: Any) -> pb.Experiment:
-        experiment = self._find(request.name)
-        return self._proto(experiment, self._store.trials(experiment.id))
+        return self._whole(self._find(request.name))
 
     def ListExperiments(self, request: pb.ListExperimentsRequest, context: Any) -> pb.ListExperimentsResponse:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
         size = _page_size(request.page_size, 100)
         before = _position(request.page_token, namespace)
         found = self._store.list_experiments(namespace, before, size + 1)
+        ids = [item.id for item in found[:size]]
+        counts, best = self._store.count_trials(ids), self._store.best_trials(ids)
         response = pb.ListExperimentsResponse(
-            experiments=[self._proto(item, self._store.trials(item.id)) for item in found[:size]]
+            experiments=[_experiment(item, counts.get(item.id, {}), best.get(item.id)) for item in found[:size]]
         )
         if len(found) > size:
             response.next_page_token = encode_page_token(found[size - 1].id, namespace)
@@ -99,7 +101,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         if request.after < 0:
             raise InvalidArgument("must not be negative", field="after")
         size = _page_size(request.page_size, MAX_PAGE)
-        found = self._store.reports(trial.name, request.metric, request.after, size)
+        found = self._store.reports(experiment.namespace, trial.name, request.metric, request.after, size)
         return pb.ListObservationsResponse(
             reports=[
                 pb.MetricReport(position=position, metric=log.name, value=log.value, time=log.time)
@@ -124,39 +126,45 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         return response
 
     async def _read(self, experiment: Experiment) -> pb.Experiment:
-        return self._proto(experiment, await asyncio.to_thread(self._store.trials, experiment.id))
+        return await asyncio.to_thread(self._whole, experiment)
+
+    def _whole(self, experiment: Experiment) -> pb.Experiment:
+        trials = self._store.trials(experiment.id)
+        spec = parse_manifest(experiment.manifest, self._max_trials)
+        front = optimal_trials(spec, trials) if spec.objective.others else ()
+        return _experiment(experiment, Counter(trial.state for trial in trials), best_trial(spec, trials), front)
 
     def _find(self, name: str, field: str = "name") -> Experiment:
         parts = parse_resource(name, _EXPERIMENT, field)
         return self._store.get_experiment(parts["namespace"], parts["experiment"])
 
-    def _proto(self, experiment: Experiment, trials: Sequence[Trial]) -> pb.Experiment:
-        def count(state: TrialState) -> int:
-            return sum(trial.state is state for trial in trials)
 
-        status = pb.ExperimentStatus(
-            conditions=[_condition(condition) for condition in experiment.conditions],
-            start_time=_timestamp(experiment.created_ms),
-            completion_time=_timestamp(experiment.completed_ms),
-            trials=len(trials),
-            trials_pending=count(TrialState.CREATED),
-            trials_running=count(TrialState.RUNNING),
-            trials_succeeded=count(TrialState.SUCCEEDED),
-            trials_failed=count(TrialState.FAILED),
-            trial_metrics_unavailable=count(TrialState.METRICS_UNAVAILABLE),
-            trials_killed=count(TrialState.KILLED),
-            trials_early_stopped=count(TrialState.EARLY_STOPPED),
-            paused=experiment.paused,
-        )
-        spec = parse_manifest(experiment.manifest, self._max_trials)
-        best = best_trial(spec, trials)
-        if best is not None:
-            status.current_optimal_trial.CopyFrom(_optimal(best))
-        if spec.objective.others:
-            status.pareto_front.extend(_optimal(trial) for trial in optimal_trials(spec, trials))
-        result = pb.Experiment(name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}", status=status)
-        result.manifest.update(dict(experiment.manifest))
-        return result
+def _experiment(
+    experiment: Experiment,
+    counts: Mapping[TrialState, int],
+    best: Trial | None = None,
+    front: Sequence[Trial] = (),
+) -> pb.Experiment:
+    status = pb.ExperimentStatus(
+        conditions=[_condition(condition) for condition in experiment.conditions],
+        start_time=_timestamp(experiment.created_ms),
+        completion_time=_timestamp(experiment.completed_ms),
+        trials=sum(counts.values()),
+        trials_pending=counts.get(TrialState.CREATED, 0),
+        trials_running=counts.get(TrialState.RUNNING, 0),
+        trials_succeeded=counts.get(TrialState.SUCCEEDED, 0),
+        trials_failed=counts.get(TrialState.FAILED, 0),
+        trial_metrics_unavailable=counts.get(TrialState.METRICS_UNAVAILABLE, 0),
+        trials_killed=counts.get(TrialState.KILLED, 0),
+        trials_early_stopped=counts.get(TrialState.EARLY_STOPPED, 0),
+        paused=experiment.paused,
+        pareto_front=[_optimal(trial) for trial in front],
+    )
+    if best is not None:
+        status.current_optimal_trial.CopyFrom(_optimal(best))
+    result = pb.Experiment(name=f"namespaces/{experiment.namespace}/experiments/{experiment.name}", status=status)
+    result.manifest.update(dict(experiment.manifest))
+    return result
 
 
 def _manifest(given: Struct, field: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         space = algorithm.space_of(question.space, question.settings)
         # Of what was suggested before, the controller leaves out trials without metrics.
         made = max(len(request.trials), request.total_request_number - count)
-        asked = replace(question, space=space, trials=_trials(request, space), made=made)
+        asked = replace(question, space=space, trials=_trials(algorithm, request, space), made=made)
         answer = algorithm.answer(asked, count)
         if not answer.suggestions and count:
             if answer.wait:
@@ -107,7 +107,8 @@ def _space(specs: Iterable[api_pb2.ParameterSpec]) -> Space:
     return make_space(parameters, _PARAMETERS) if parameters else Space(())
 
 
-def _trials(request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
+def _trials(algorithm: Algorithm, request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
     objective = request.experiment.spec.objective
-    reader = trial_reader(space, objective.objective_metric_name, objective.type == api_pb2.MAXIMIZE)
+    maximize = objective.type == api_pb2.MAXIMIZE
+    reader = trial_reader(algorithm, space, objective.objective_metric_name, maximize)
     return reader.read(request.trials)

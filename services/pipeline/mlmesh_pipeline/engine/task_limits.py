@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlmesh_kit.launch import Limits
+from mlmesh_kit.quantity import format_bytes
 
 from mlmesh_pipeline.config import Settings
 from mlmesh_pipeline.ir.container_resources import Resources
-from mlmesh_pipeline.ir.quantity import format_bytes
 
 _OOM_SCORE = 500
 _PROCESSES = 1024

@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.quantity import BadQuantity, format_bytes, parse_quantity
 
 from mlmesh_pipeline.ir.placeholders import UnknownPlaceholder, names_in, resolve
-from mlmesh_pipeline.ir.quantity import BadQuantity, format_bytes, parse_quantity
 from mlmesh_pipeline.ir.values import whole
 
 _GIGA = Decimal(10**9)
