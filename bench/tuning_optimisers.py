@@ -1,8 +1,9 @@
 """Runs one optimiser on one function, for several seeds.
 
-`python tuning_optimisers.py OPTIMISER FUNCTION TRIALS SEED...` prints a line of JSON for each seed: the losses in their
-order and the seconds of each suggestion. Ours needs mlmesh_katib, the others their own packages; nothing else is
-imported, so that each can run in an environment of its own.
+`python -m bench.tuning_optimisers OPTIMISER FUNCTION TOLD TRIALS SEED...` prints a line of JSON for each seed: the
+losses in their order and the seconds of each suggestion. TOLD points at random are told to the optimiser before it is
+asked. Ours needs mlmesh_katib, the others their own packages; nothing else is imported, so that each can run in an
+environment of its own.
 """
 
 import json
@@ -10,17 +11,16 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tuning_functions import FUNCTIONS, Axis, Function
+from bench.tuning_functions import FUNCTIONS, Axis, Function
 
 Steps = Iterator[tuple[float, float]]
+Told = Sequence[tuple[dict[str, Any], float]]
 
 
-def with_mlmesh(algorithm: str, function: Function, trials: int, seed: int) -> Steps:
+def with_mlmesh(algorithm: str, function: Function, told: Told, trials: int, seed: int) -> Steps:
     from mlmesh_katib.algorithms import ALGORITHMS, Observed, Question, ask
     from mlmesh_katib.space import make_parameter, make_space
 
@@ -35,7 +35,8 @@ def with_mlmesh(algorithm: str, function: Function, trials: int, seed: int) -> S
         )  # fmt: skip
 
     space = make_space([parameter(axis) for axis in function.axes], "parameters")
-    known: list[Observed] = []
+    names = [axis.name for axis in function.axes]
+    known = [Observed(tuple(point[name] for name in names), loss) for point, loss in told]
     for _ in range(trials):
         begun = time.perf_counter()
         question = Question(space, {"random_state": str(seed)}, known, made=len(known))
@@ -43,16 +44,28 @@ def with_mlmesh(algorithm: str, function: Function, trials: int, seed: int) -> S
         took = time.perf_counter() - begun
         point = space.parse(suggestion.assignments)
         assert point is not None
-        loss = function.call(dict(zip((axis.name for axis in function.axes), point, strict=True)))
+        loss = function.call(dict(zip(names, point, strict=True)))
         known.append(Observed(point, loss))
         yield loss, took
 
 
-def with_optuna(sampler: Any, function: Function, trials: int) -> Steps:
+def with_optuna(sampler: Any, function: Function, told: Told, trials: int) -> Steps:
     import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
+
+    def distribution(axis: Axis) -> Any:
+        if axis.kind == "categorical":
+            return CategoricalDistribution(axis.choices)
+        if axis.kind == "int":
+            return IntDistribution(int(axis.low), int(axis.high))
+        return FloatDistribution(axis.low, axis.high, log=axis.kind == "log")
+
+    distributions = {axis.name: distribution(axis) for axis in function.axes}
+    for point, loss in told:
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=distributions, value=loss))
 
     def suggest(trial: Any, axis: Axis) -> Any:
         if axis.kind == "categorical":
@@ -82,7 +95,7 @@ def optuna_sampler(name: str, seed: int) -> Any:
     }[name]()
 
 
-def with_skopt(function: Function, trials: int, seed: int) -> Steps:
+def with_skopt(function: Function, told: Told, trials: int, seed: int) -> Steps:
     import skopt
     from skopt.space import Categorical, Integer, Real
 
@@ -94,6 +107,8 @@ def with_skopt(function: Function, trials: int, seed: int) -> Steps:
         return Real(axis.low, axis.high, prior="log-uniform" if axis.kind == "log" else "uniform")
 
     optimiser = skopt.Optimizer([dimension(a) for a in function.axes], base_estimator="GP", random_state=seed)
+    if told:
+        optimiser.tell([[point[axis.name] for axis in function.axes] for point, _ in told], [loss for _, loss in told])
     for _ in range(trials):
         begun = time.perf_counter()
         asked = optimiser.ask()
@@ -104,10 +119,8 @@ def with_skopt(function: Function, trials: int, seed: int) -> Steps:
         yield loss, took + time.perf_counter() - begun
 
 
-def with_random(function: Function, trials: int, seed: int) -> Steps:
-    source = random.Random(seed)
-
-    def draw(axis: Axis) -> Any:
+def draw(function: Function, source: random.Random) -> dict[str, Any]:
+    def one(axis: Axis) -> Any:
         if axis.kind == "categorical":
             return source.choice(axis.choices)
         if axis.kind == "int":
@@ -116,31 +129,38 @@ def with_random(function: Function, trials: int, seed: int) -> Steps:
             return axis.low * (axis.high / axis.low) ** source.random()
         return source.uniform(axis.low, axis.high)
 
+    return {axis.name: one(axis) for axis in function.axes}
+
+
+def with_random(function: Function, trials: int, seed: int) -> Steps:
+    source = random.Random(seed)
     for _ in range(trials):
         begun = time.perf_counter()
-        point = {axis.name: draw(axis) for axis in function.axes}
+        point = draw(function, source)
         yield function.call(point), time.perf_counter() - begun
 
 
-def steps(optimiser: str, function: Function, trials: int, seed: int) -> Steps:
+def steps(optimiser: str, function: Function, told: Told, trials: int, seed: int) -> Steps:
     if optimiser == "random":
         return with_random(function, trials, seed)
     if optimiser == "skopt-gp":
-        return with_skopt(function, trials, seed)
+        return with_skopt(function, told, trials, seed)
     if optimiser.startswith("optuna-"):
-        return with_optuna(optuna_sampler(optimiser, seed), function, trials)
-    return with_mlmesh(optimiser.removeprefix("mlmesh-"), function, trials, seed)
+        return with_optuna(optuna_sampler(optimiser, seed), function, told, trials)
+    return with_mlmesh(optimiser.removeprefix("mlmesh-"), function, told, trials, seed)
 
 
-def main(optimiser: str, function: str, trials: int, seeds: list[int], write: Callable[[str], Any]) -> None:
+def main(optimiser: str, function: str, told: int, trials: int, seeds: list[int]) -> None:
     warnings.simplefilter("ignore")
     for seed in seeds:
-        found = list(steps(optimiser, FUNCTIONS[function], trials, seed))
+        source = random.Random(seed)
+        points = [draw(FUNCTIONS[function], source) for _ in range(told)]
+        before = [(point, FUNCTIONS[function].call(point)) for point in points]
+        found = list(steps(optimiser, FUNCTIONS[function], before, trials, seed))
         losses, seconds = zip(*found, strict=True)
-        line = {"optimiser": optimiser, "function": function, "seed": seed, "losses": losses, "seconds": seconds}
-        write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        line = {"optimiser": optimiser, "function": function, "seed": seed, "told": told}
+        print(json.dumps({**line, "losses": losses, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), [int(seed) for seed in sys.argv[4:]], sys.stdout.write)
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), [int(seed) for seed in sys.argv[5:]])

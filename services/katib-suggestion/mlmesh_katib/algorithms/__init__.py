@@ -38,7 +38,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     )
 }
 
-DEFAULT_ALGORITHM = BayesianOptimization.name
+DEFAULT_ALGORITHM = GaussianProcessSearch.name
 """Of an experiment that names none."""
 
 __all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "Algorithm", "Answer", "Observed", "Question", "Suggestion", "ask"]

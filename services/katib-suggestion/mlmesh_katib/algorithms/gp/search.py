@@ -4,14 +4,15 @@ The parts are in the files beside this one, with their papers. Trials that run a
  D. Ginsbourger, R. Le Riche, L. Carraro, "Kriging Is Well-Suited to Parallelize Optimization" (2010).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmesh_katib.algorithms.base import Algorithm, Observed, Question, check_settings, generator, whole_number
 from mlmesh_katib.algorithms.gp.axes import Axes, axes_of
-from mlmesh_katib.algorithms.gp.model import Parameters, Posterior, first_guess, fit
+from mlmesh_katib.algorithms.gp.model import Parameters, Posterior, first_guesses, fit
 from mlmesh_katib.algorithms.gp.proposal import propose
 from mlmesh_katib.algorithms.gp.warp import warps
 from mlmesh_katib.algorithms.random import draw_new
@@ -24,7 +25,6 @@ _MAX_OBSERVED = 1000
 """Trials that the model is made of; of more, the best and the latest."""
 _EXACT = 150
 """Up to as many trials the kernel's parameters are sought with all of them."""
-_DRAWS = 30
 _FIRST_STEPS, _WARP_STEPS, _LAST_STEPS = 30, 10, 30
 
 
@@ -49,7 +49,7 @@ class GaussianProcessSearch(Algorithm):
         initial = int(question.settings.get("n_initial_points", _initial(len(question.space.parameters))))
         finished = sum(trial.loss is not None for trial in known)
         wanted = max(0, initial - len(known)) if finished else count
-        points = _apart(question, random, tried, min(count, wanted))
+        points = draw_new(question.space, random, tried, min(count, wanted))
         if len(points) < count and finished:
             # The matrices are small: threads cost more than they give, and trials want the processors.
             with threadpool_limits(1):
@@ -60,32 +60,11 @@ class GaussianProcessSearch(Algorithm):
 
 
 def _initial(dimensions: int) -> int:
-    """Gives how many points are spread over the space before there is a model."""
-    return min(10, 2 * dimensions + 2)
+    """Gives how many points are drawn at random before there is a model.
 
-
-def _apart(
-    question: Question, random: np.random.Generator, tried: set[tuple[Value, ...]], count: int
-) -> list[tuple[Value, ...]]:
-    """Draws points, each of several that is farthest from all others.
-
-    D. P. Mitchell, "Spectrally optimal sampling for distribution ray tracing", SIGGRAPH 1991; it needs no state.
+    Points far from each other would lie at the borders, the more so the more coordinates there are.
     """
-    points: list[tuple[Value, ...]] = []
-    there = to_unit(question.space, [trial.point for trial in question.trials])
-    for _ in range(count):
-        drawn = draw_new(question.space, random, set(tried), _DRAWS)
-        if not drawn:
-            break
-        units = to_unit(question.space, drawn)
-        index = 0
-        if len(there):
-            distances = np.linalg.norm(units[:, None, :] - there[None, :, :], axis=2).min(axis=1)
-            index = int(distances.argmax())
-        tried.add(drawn[index])
-        points.append(drawn[index])
-        there = np.vstack([there, units[index : index + 1]])
-    return points
+    return min(10, 2 * dimensions + 2)
 
 
 def _modelled(
@@ -135,18 +114,27 @@ def _believe(axes: Axes, units: Array, losses: Array) -> tuple[Posterior, Array]
     """Fits the model on the scale of the losses that explains them best; gives it and the losses on that scale."""
     few = _few(losses)
     some = units[few]
-    start = first_guess(units.shape[1])
+
+    def best_fit(values: Array, starts: Iterable[Array], steps: int) -> tuple[Array, float]:
+        fits = [fit(some, values[few], axes.categorical, start, steps) for start in starts]
+        return min(fits, key=itemgetter(1))
+
+    # What varies may be the function or noise: each explanation is a minimum of its own.
+    guesses = first_guesses(units.shape[1])
+    start = guesses[0]
     chosen: tuple[float, Array, Array] | None = None
     for number, warp in enumerate(warps(losses)):
-        steps = _FIRST_STEPS if number == 0 else _WARP_STEPS
-        theta, improbable = fit(some, warp.values[few], axes.categorical, start, steps)
-        start = theta if number == 0 else start
+        if number == 0:
+            theta, improbable = best_fit(warp.values, guesses, _FIRST_STEPS)
+            start = theta
+        else:
+            theta, improbable = best_fit(warp.values, [start], _WARP_STEPS)
         score = improbable - warp.log_jacobian * len(few) / len(losses)
         if chosen is None or score < chosen[0]:
             chosen = (score, theta, warp.values)
     assert chosen is not None
     _, theta, values = chosen
-    theta, _ = fit(some, values[few], axes.categorical, theta, _LAST_STEPS)
+    theta, _ = best_fit(values, [theta, *guesses], _LAST_STEPS)
     return Posterior(units, values, axes.categorical, Parameters(theta)), values
 
 
