@@ -1,4 +1,4 @@
-"""Our own optimiser, by a Gaussian process; one file each for the axes, model, warp, acquisition, proposal, search."""
+"""Our own optimiser, by a Gaussian process; a file for each of its parts."""
 
 from mlmesh_katib.algorithms.gp.search import GaussianProcessSearch
 
