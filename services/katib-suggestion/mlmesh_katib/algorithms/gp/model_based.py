@@ -9,7 +9,6 @@ from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from mlmesh_katib.algorithms.base import Observed, Question
 from mlmesh_katib.algorithms.gp.axes import Axes, axes_of
@@ -46,19 +45,6 @@ def modelled(
         tried: Points that are not suggested; what is found is added.
         count: How many; fewer are found where the model proposes what was tried.
     """
-    # The matrices are small: threads cost more than they give, and trials want the processors.
-    with threadpool_limits(1):
-        return _modelled(question, random, known, added, tried, count)
-
-
-def _modelled(
-    question: Question,
-    random: np.random.Generator,
-    known: Sequence[Observed],
-    added: Sequence[tuple[Value, ...]],
-    tried: set[tuple[Value, ...]],
-    count: int,
-) -> list[tuple[Value, ...]]:
     space = question.space
     axes = axes_of(space)
     observed, losses = _observations(known)

@@ -29,10 +29,14 @@ class GaussianProcessSearch(Algorithm):
         wanted = max(0, initial - len(known)) if finished else count
         points = draw_new(question.space, random, tried, min(count, wanted))
         if len(points) < count and finished:
-            # Loads SciPy, which the service does not wait for when it starts.
+            # They load SciPy, which the service does not wait for when it starts.
+            from threadpoolctl import threadpool_limits
+
             from mlmesh_katib.algorithms.gp.model_based import modelled
 
-            points += modelled(question, random, known, points, tried, count - len(points))
+            # The matrices are small: threads cost more than they give, and trials want the processors.
+            with threadpool_limits(1):
+                points += modelled(question, random, known, points, tried, count - len(points))
         if len(points) < count:  # it proposed what was tried already
             points += draw_new(question.space, random, tried, count - len(points))
         return points
