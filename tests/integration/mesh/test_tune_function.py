@@ -1,8 +1,10 @@
 """`mlmesh.tune`, against a whole mesh."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import httpx
 import mlmesh
 import pytest
 from mlmesh import search
@@ -61,6 +63,18 @@ def test_the_best_is_found(tuned: mlmesh.TuneResult) -> None:
     best = next(trial for trial in trials if trial["name"] == tuned.best_trial)
     assert best["parameters"] == tuned.best_parameters
     assert "best value 0.0 with {'x': 3, 'on': True}" in repr(tuned)
+
+
+def test_its_report_is_a_page(tuned: mlmesh.TuneResult, tmp_path: Path) -> None:
+    text = tuned.report(tmp_path / "report.html")
+    assert text.startswith("<!DOCTYPE html>") and "Intermediate values" in text and "tune-parabola-8" in text
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+    got = httpx.get(f"{tuned.ingress}/katib/v1/namespaces/default/experiments/tune-parabola/report")
+    assert (
+        got.headers["content-type"] == "text/html; charset=utf-8" and got.headers["x-content-type-options"] == "nosniff"
+    )
+    assert got.headers["content-security-policy"].startswith("default-src 'none'")
+    assert httpx.get(f"{tuned.ingress}/katib/v1/namespaces/default/experiments/none/report").status_code == 404
 
 
 def test_an_experiment_that_fails_says_why(mesh: RunningMesh) -> None:
