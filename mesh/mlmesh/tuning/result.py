@@ -100,6 +100,11 @@ class TuneResult:
         return self._value(self._best)
 
     @property
+    def best_model_uri(self) -> str | None:
+        """Where its model is: what it left in the folder MLMESH_MODEL_PATH; None: it left nothing there."""
+        return self._best.get("model_uri") or None
+
+    @property
     def best_metrics(self) -> dict[str, float]:
         """The latest of all metrics that it reported."""
         return _metrics(self._best)

@@ -1,10 +1,15 @@
 """`mlmesh.tune`, against a whole mesh."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
+import joblib
 import mlmesh
 import pytest
 from mlmesh import search
@@ -128,3 +133,22 @@ def test_a_search_that_is_not_waited_for(mesh: RunningMesh) -> None:
     running.delete()
     with pytest.raises(mlmesh.TuneError, match="not found"):
         running.state  # noqa: B018
+
+
+def test_the_example_finds_a_model(mesh: RunningMesh, tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "examples" / "tuning" / "function.py"
+    report = tmp_path / "report.html"
+    done = subprocess.run(
+        [sys.executable, str(example), "--trials", "6", "--images", "200", "--report", str(report)],
+        env={**os.environ, "MLMESH_INGRESS": mesh.ingress},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    best, model, _ = done.stdout.splitlines()
+    assert float(best.split()[2]) > 0.5 and "gamma" in best
+    path = Path(unquote(urlsplit(model.removeprefix("its model: ")).path)) / "model.joblib"
+    assert joblib.load(path).n_features_in_ == 64
+    assert "Parallel coordinates" in report.read_text(encoding="utf-8")

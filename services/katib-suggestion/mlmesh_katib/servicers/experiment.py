@@ -213,6 +213,7 @@ def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:
         completion_time=_timestamp(trial.completed_ms),
         attempts=trial.attempts,
         labels=trial.labels,
+        model_uri=trial.model_uri,
     )
 
 
@@ -221,6 +222,7 @@ def _optimal(trial: Trial) -> pb.OptimalTrial:
         best_trial_name=trial.name,
         parameter_assignments=_assignments(trial),
         observation=_observation(trial.observation),
+        model_uri=trial.model_uri,
     )
 
 
