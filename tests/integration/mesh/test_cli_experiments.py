@@ -52,6 +52,12 @@ def parabola(mlmesh: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return path, mlmesh("tune", str(path), "--watch")
 
 
+def test_its_report_is_saved(mlmesh: Command, parabola: tuple[Path, CompletedProcess[str]], tmp_path: Path) -> None:
+    done = mlmesh("tune", "report", "cli-parabola", "-o", str(tmp_path / "report.html"))
+    assert done.returncode == 0, done.stderr
+    assert "cli-parabola-3" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_trials_are_watched_and_the_best_is_found(parabola: tuple[Path, CompletedProcess[str]]) -> None:
     _, done = parabola
     assert done.returncode == 0, done.stderr
