@@ -1,5 +1,6 @@
 """`mlmesh.tune`, against a whole mesh."""
 
+import ast
 import math
 import os
 import subprocess
@@ -13,6 +14,9 @@ import joblib
 import mlmesh
 import pytest
 from mlmesh import search
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import cross_val_score
 from support.mesh import RunningMesh
 
 
@@ -148,7 +152,12 @@ def test_the_example_finds_a_model(mesh: RunningMesh, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     best, model, _ = done.stdout.splitlines()
-    assert float(best.split()[2]) > 0.5 and "gamma" in best
+    accuracy, _, parameters = best.removeprefix("best accuracy ").partition(" with ")
+    chosen = ast.literal_eval(parameters)
     path = Path(unquote(urlsplit(model.removeprefix("its model: ")).path)) / "model.joblib"
-    assert joblib.load(path).n_features_in_ == 64
+    found = joblib.load(path)
+    assert (found.C, found.gamma, found.kernel) == (chosen["C"], chosen["gamma"], chosen["kernel"])
+    images, labels = load_digits(return_X_y=True)
+    again = cross_val_score(clone(found), images[:200] / 16, labels[:200], cv=3).mean()
+    assert float(accuracy) == pytest.approx(again, abs=1e-4)
     assert "Parallel coordinates" in report.read_text(encoding="utf-8")
