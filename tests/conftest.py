@@ -1,3 +1,4 @@
+import os
 import signal
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests import what they share f
 from support.databases import database_url, mariadb_server, postgresql_server
 from support.mesh import mesh
 from support.s3 import s3_server, s3_wire
+
+# It takes seconds of a processor with each start; the tests of it say so.
+os.environ.setdefault("MLMESH_KATIB_PRELOAD_ALGORITHMS", "false")
 
 # Who starts the suite in the background may have it ignore SIGINT, which every process that it starts would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
