@@ -1,5 +1,7 @@
 # mlmesh: `make` alone lists the targets.
 PYTHON ?= python3
+# Files of tests are run side by side; `make test PYTEST_ARGS=...` says otherwise.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
@@ -7,7 +9,7 @@ PYPROJECTS := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.to
 MEMBERS := protos kit mesh services/pipeline services/katib-suggestion services/metadata services/serving-router services/profile
 
 .DEFAULT_GOAL := help
-.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline chaos wheels lock clean
+.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline bench-katib chaos wheels lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,12 @@ clients: .venvs/mlmd/.installed .venvs/triton/.installed .venvs/katib/.installed
 .venvs/%/.installed: locks/%.txt | $(VENV)/.uv
 	$(PYTHON) -m venv .venvs/$*
 	$(UV) sync --quiet --require-hashes --python .venvs/$*/bin/python locks/$*.txt
+	@touch $@
+
+# Optuna's GPSampler needs PyTorch, whose builds differ by machine: pins without hashes, installed by pip itself.
+.venvs/tuning/.installed: locks/tuning.txt
+	$(PYTHON) -m venv .venvs/tuning
+	.venvs/tuning/bin/pip install --quiet -r locks/tuning.txt
 	@touch $@
 
 demo: install ## Run the main job end to end: pipeline, tuning, lineage, serving
@@ -63,7 +71,7 @@ protos: install ## Generate the package mlmesh_protos from protos/
 render: install protos ## Write Envoy's, Istio's and Knative's files from deploy/mesh.yaml
 	$(BIN)/mlmesh render
 
-bench: install clients ## Measure ourselves beside our peers
+bench: install clients .venvs/tuning/.installed ## Measure ourselves beside our peers
 	$(BIN)/python -m bench
 
 bench-metadata: install clients ## Measure the metadata service beside ML Metadata
@@ -71,6 +79,9 @@ bench-metadata: install clients ## Measure the metadata service beside ML Metada
 
 bench-pipeline: install ## Measure the pipeline service beside KFP's local runner
 	$(BIN)/python -m bench pipeline
+
+bench-katib: install .venvs/tuning/.installed ## Measure our tuning algorithms beside Optuna's and scikit-optimize's
+	$(BIN)/python -m bench katib
 
 chaos: install protos ## Kill the pipeline service, its launcher and Envoy 20 times during 50 runs of 20 tasks
 	MLMESH_CHAOS=full $(BIN)/python -m pytest -rP tests/e2e/test_pipeline_chaos.py

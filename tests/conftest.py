@@ -14,5 +14,7 @@ os.environ.setdefault("MLMESH_KATIB_PRELOAD_ALGORITHMS", "false")
 
 # Who starts the suite in the background may have it ignore SIGINT, which every process that it starts would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Who runs the suite in several processes sets it, and the command is to believe that nobody said how wide lines are.
+os.environ.pop("COLUMNS", None)
 
 __all__ = ["database_url", "mariadb_server", "mesh", "postgresql_server", "s3_server", "s3_wire"]

@@ -70,6 +70,7 @@ NEEDS: dict[str, Needs] = {
         {"n_initial_points": "3", "acq_func": "EI", "acq_optimizer": "sampling"},
         slow=True,
     ),
+    "gp": Needs({"n_initial_points": "3"}, slow=True),
     "hyperband": Needs(
         {"r_l": "4", "eta": "2", "resource_name": "epochs"},
         parameters=(made("epochs", "int", "1", "4"),),

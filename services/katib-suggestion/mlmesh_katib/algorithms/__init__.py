@@ -8,6 +8,7 @@ from mlmesh_katib.algorithms.bohb import Bohb
 from mlmesh_katib.algorithms.cmaes import CmaEs
 from mlmesh_katib.algorithms.darts import Darts
 from mlmesh_katib.algorithms.enas import Enas
+from mlmesh_katib.algorithms.gp import GaussianProcessSearch
 from mlmesh_katib.algorithms.grid import GridSearch
 from mlmesh_katib.algorithms.hyperband import Hyperband
 from mlmesh_katib.algorithms.nsga2 import Nsga2
@@ -33,10 +34,11 @@ ALGORITHMS: dict[str, Algorithm] = {
         Asha(),
         Bohb(),
         Nsga2(),
+        GaussianProcessSearch(),
     )
 }
 
-DEFAULT_ALGORITHM = BayesianOptimization.name
+DEFAULT_ALGORITHM = GaussianProcessSearch.name
 """Of an experiment that names none."""
 
 __all__ = ["ALGORITHMS", "DEFAULT_ALGORITHM", "Algorithm", "Answer", "Observed", "Question", "Suggestion", "ask"]
