@@ -9,6 +9,9 @@ from support.databases import database_url, mariadb_server, postgresql_server
 from support.mesh import mesh
 from support.s3 import s3_server, s3_wire
 
+# It takes seconds of a processor with each start; the tests of it say so.
+os.environ.setdefault("MLMESH_KATIB_PRELOAD_ALGORITHMS", "false")
+
 # Who starts the suite in the background may have it ignore SIGINT, which every process that it starts would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Who runs the suite in several processes sets it, and the command is to believe that nobody said how wide lines are.

@@ -37,6 +37,7 @@ class Settings(ServiceSettings):
     preload: str = Field(
         "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"
     )
+    preload_algorithms: bool = Field(True, description="Load the algorithms' libraries right after the start")
     lease_seconds: float = Field(15, gt=1, description="How long work is held without a sign of life")
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmesh_kit.errors import ServiceError
+from mlmesh_kit.errors import InvalidArgument, ServiceError
 from mlmesh_kit.launch import WarmLauncher
 from mlmesh_kit.lease import LeaseStore
 
@@ -27,6 +27,7 @@ from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
 from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
 from mlmesh_katib.models import ModelKeeper
 from mlmesh_katib.store import KatibStore
+from mlmesh_katib.template import check_references
 from mlmesh_katib.trial_name import several, split
 
 logger = logging.getLogger(__name__)
@@ -97,8 +98,11 @@ class ExperimentEngine:
             InvalidArgument, FailedPrecondition: See `parse_manifest`, and the backend of its trials.
         """
         spec = parse_manifest(manifest, self._settings.max_trials)
+        if not spec.name[0].isalpha():
+            raise InvalidArgument("must begin with a letter, as in Katib", field="manifest.metadata.name")
         template = spec.template
         where = "manifest.spec.trialTemplate"
+        check_references(manifest["spec"]["trialTemplate"], where)
         self._backend.check(template.manifest, template.primary_container, f"{where}.trialSpec")
         if template.manifest.get("apiVersion") != PIPELINE_API_VERSION:  # the end of a run is said by its state
             kind = str(template.manifest.get("kind", ""))

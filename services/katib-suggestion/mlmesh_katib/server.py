@@ -11,6 +11,7 @@ from mlmesh_katib.config import Settings
 from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.lineage import LineagePublisher
 from mlmesh_katib.observation_source import ObservationSource
+from mlmesh_katib.preloading import algorithms_loaded
 from mlmesh_katib.routes import log_routes
 from mlmesh_katib.servicers.db_manager import DBManagerServicer
 from mlmesh_katib.servicers.early_stopping import EarlyStoppingServicer
@@ -47,5 +48,9 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=log_routes(store, engine),
-        lifespans=[engine.running, LineagePublisher(store, leases, settings).running],
+        lifespans=[
+            *([algorithms_loaded] if settings.preload_algorithms else []),
+            engine.running,
+            LineagePublisher(store, leases, settings).running,
+        ],
     )

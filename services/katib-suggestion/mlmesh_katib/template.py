@@ -80,6 +80,33 @@ def parse_template(template: Mapping[str, Any], parameters: Sequence[str] | None
     )
 
 
+def check_references(template: Mapping[str, Any], where: str) -> None:
+    """Checks, when an experiment is made, what Katib asks of `trialParameters` beyond what a trial needs to run.
+
+    Args:
+        template: As in the manifest, checked by `parse_template`.
+        where: Its path, for errors.
+
+    Raises:
+        InvalidArgument: They are missing, one is not used, has braces in its name, or means the same as another.
+    """
+    path = f"{where}.trialParameters"
+    if template.get("trialParameters") is None:
+        raise InvalidArgument("must be given: what the trialSpec gets of the parameters", field=path)
+    used = {name for text in _texts(template["trialSpec"], where) for name in _PLACEHOLDER.findall(text)}
+    references: set[str] = set()
+    for index, item in enumerate(template["trialParameters"]):
+        name, reference = item["name"], item["reference"]
+        if "{" in name or "}" in name:
+            raise InvalidArgument("must hold no braces", field=f"{path}[{index}].name")
+        if reference in references:
+            raise InvalidArgument(f"{reference!r} is there twice", field=f"{path}[{index}].reference")
+        if name not in used:
+            message = f"must be used: the trialSpec holds no ${{trialParameters.{name}}}"
+            raise InvalidArgument(message, field=f"{path}[{index}].name")
+        references.add(reference)
+
+
 def render(
     template: TrialTemplate,
     assignments: Mapping[str, str],

@@ -251,7 +251,7 @@ def test_a_report_without_a_name_is_none(client):
 def test_a_command_that_does_not_exist_fails_the_trial(client):
     made = manifest("no-command", maxFailedTrialCount=0)
     target, key = path_of(made, "spec.trialTemplate.trialSpec.spec.template.spec.containers.0.command")
-    target[key] = ["no-such-program"]
+    target[key] = ["no-such-program", "${trialParameters.x}"]
     client.create(made)
     assert "Failed" in held(client.wait("no-command").status.conditions)
     failed = [trial for trial in client.trials("no-command") if "Failed" in held(trial.conditions)]

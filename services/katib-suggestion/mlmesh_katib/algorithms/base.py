@@ -136,6 +136,9 @@ class Algorithm(ABC):
             InvalidArgument: The algorithm cannot work with them; the message is for the user.
         """
 
+    def load(self) -> None:  # noqa: B027  # most need nothing that is slow to import
+        """Imports what its first answer would otherwise wait for."""
+
     def check(self, question: Question) -> None:
         """Checks what an answer needs; another thing than `validate` where Katib's suggestions differ from its checks.
 

@@ -28,6 +28,10 @@ class BayesianOptimization(Algorithm):
 
     name = "bayesianoptimization"
 
+    def load(self) -> None:
+        """See Algorithm."""
+        import skopt  # noqa: F401
+
     def validate(self, question: Question) -> None:
         """See Algorithm."""
         settings = question.settings

@@ -33,6 +33,10 @@ class CmaEs(Algorithm):
 
     name = "cmaes"
 
+    def load(self) -> None:
+        """See Algorithm."""
+        import cmaes  # noqa: F401
+
     def validate(self, question: Question) -> None:
         """See Algorithm. `sigma` is in units of a parameter's range."""
         settings = question.settings

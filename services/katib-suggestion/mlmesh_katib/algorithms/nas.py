@@ -14,6 +14,8 @@ MAX_OPERATIONS = 1000
 _FIELD = "nasConfig"
 _RANGES = ("int", "double")
 _LISTS = ("categorical", "discrete")
+_SKIP = "skip_connection"
+"""An operation without parameters: Katib's own examples of darts name it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def check_operations(nas: Mapping[str, Any]) -> None:
         if not _is_text(operation.get("operationType")):
             raise InvalidArgument(f"Missing operationType in Operation {index}", field=f"{field}.operationType")
         parameters = operation.get("parameters") or []
-        if not parameters or not isinstance(parameters, list):
+        if not isinstance(parameters, list) or not (parameters or operation["operationType"] == _SKIP):
             raise InvalidArgument(f"Missing ParameterConfigs in Operation {index}", field=f"{field}.parameters")
         for number, parameter in enumerate(parameters):
             path = f"{field}.parameters[{number}]"
@@ -102,7 +104,7 @@ def operations(nas: Mapping[str, Any]) -> list[Operation]:
     """
     found: list[Operation] = []
     for operation in _operations(nas):
-        parameters = operation["parameters"]
+        parameters = operation.get("parameters") or []
         values = [_values(parameter) for parameter in parameters]
         if len(found) + math.prod(len(some) for some in values) > MAX_OPERATIONS:
             message = f"operations must have at most {MAX_OPERATIONS} combinations of their parameters"
@@ -117,13 +119,11 @@ def operations(nas: Mapping[str, Any]) -> list[Operation]:
 
 def lists(nas: Mapping[str, Any]) -> list[tuple[str, Sequence[str]]]:
     """Gives for each operation its type and the list of its first parameter; empty where that has none."""
-    return [
-        (
-            operation["operationType"],
-            [str(value) for value in operation["parameters"][0]["feasibleSpace"].get("list") or ()],
-        )
-        for operation in _operations(nas)
-    ]
+    found: list[tuple[str, Sequence[str]]] = []
+    for operation in _operations(nas):
+        first: Mapping[str, Any] = next(iter(operation.get("parameters") or ()), {"feasibleSpace": {}})
+        found.append((operation["operationType"], [str(value) for value in first["feasibleSpace"].get("list") or ()]))
+    return found
 
 
 def dump(value: Any) -> str:

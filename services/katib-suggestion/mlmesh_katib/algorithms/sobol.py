@@ -22,6 +22,10 @@ class SobolSequence(Algorithm):
     reads_results = False
     ignores_prior = True
 
+    def load(self) -> None:
+        """See Algorithm."""
+        import scipy.stats.qmc  # noqa: F401
+
     def validate(self, question: Question) -> None:
         """See Algorithm; `random_state` chooses the scrambling."""
         check_settings(question.settings, ("random_state",), self.name)

@@ -12,6 +12,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Ser
 from mlmesh_katib.jobs.base import Job, JobBackend, JobSpec
 from mlmesh_katib.jobs.conditions import parse_conditions
 from mlmesh_katib.jobs.ended import EndedJob
+from mlmesh_katib.jobs.metadata import check_metadata
 from mlmesh_katib.jobs.pods import OWNER, build_resource, pod_labels
 
 if TYPE_CHECKING:
@@ -53,15 +54,7 @@ class KubernetesBackend(JobBackend):
             )
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
             raise InvalidArgument("must be the kind of a resource", field=f"{where}.kind")
-        metadata = manifest.get("metadata", {})
-        if not isinstance(metadata, Mapping):
-            raise InvalidArgument("must be an object", field=f"{where}.metadata")
-        for key in ("name", "namespace"):
-            if metadata.get(key):
-                raise InvalidArgument("must not be given: it is the trial's", field=f"{where}.metadata.{key}")
-        for key in ("labels", "annotations"):
-            if not isinstance(metadata.get(key) or {}, Mapping):
-                raise InvalidArgument("must be an object", field=f"{where}.metadata.{key}")
+        check_metadata(manifest, where)
         if not isinstance(manifest.get("spec"), Mapping):
             raise InvalidArgument("must be an object", field=f"{where}.spec")
         if (api_version, kind) == ("batch/v1", "Job"):

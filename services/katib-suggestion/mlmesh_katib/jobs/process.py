@@ -11,6 +11,7 @@ from mlmesh_kit.launch import Launcher, Limits, Process, ProcessSpec, sweep
 from mlmesh_kit.telemetry import trace_headers
 
 from mlmesh_katib.jobs.base import Ended, Job, JobBackend, JobSpec
+from mlmesh_katib.jobs.metadata import check_metadata
 from mlmesh_katib.jobs.process_command import read_command
 from mlmesh_katib.jobs.resource_limits import limited
 
@@ -57,6 +58,7 @@ class ProcessBackend(JobBackend):
 
     def check(self, manifest: Mapping[str, Any], primary_container: str, where: str) -> None:
         """See `JobBackend.check`."""
+        check_metadata(manifest, where)
         read_command(manifest, primary_container, where)
 
     async def start(self, spec: JobSpec) -> Job:
