@@ -15,7 +15,8 @@ import yaml
 JOBS = kmock.resource("batch", "v1", "jobs")
 PYTORCHJOBS = kmock.resource("kubeflow.org", "v1", "pytorchjobs")
 PODS = kmock.resource("", "v1", "pods")
-KINDS = {"Job": JOBS, "PyTorchJob": PYTORCHJOBS, "Pod": PODS}
+CONFIG_MAPS = kmock.resource("", "v1", "configmaps")
+KINDS = {"Job": JOBS, "PyTorchJob": PYTORCHJOBS, "Pod": PODS, "ConfigMap": CONFIG_MAPS}
 
 
 class _Emulator(kmock.KubernetesEmulator):
@@ -151,6 +152,20 @@ class TrialCluster:
             await self.api._buses[KINDS[kind]].put({"type": "MODIFIED", "object": item.raw})
 
         self.call(run)
+
+    def put_config_map(self, name: str, data: dict[str, str], namespace: str = "default") -> None:
+        """Makes a ConfigMap."""
+        made = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": namespace},
+            "data": data,
+        }
+
+        def put() -> None:
+            self.api.objects[CONFIG_MAPS, namespace, name] = made
+
+        self.call(put)
 
     def end(self, kind: str, name: str, condition: str, namespace: str = "default") -> None:
         """Gives a resource a condition that is true."""

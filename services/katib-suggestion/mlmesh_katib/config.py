@@ -23,6 +23,9 @@ class Settings(ServiceSettings):
     kubernetes_kubeconfig: str = Field("", description="Says where the cluster is; empty: the pod's, or ~/.kube/config")
     kubernetes_context: str = Field("", description="Context in it; empty: its current one")
     kubernetes_namespace: str = Field("", description="Where all trials go; empty: into the experiment's")
+    template_namespaces: str = Field(
+        "kubeflow", description="Namespaces, separated by commas, whose ConfigMaps everyone may use as trial templates"
+    )
     ingress_url: str = Field("http://127.0.0.1:8080", description="Where trials find the mesh (MLMESH_INGRESS)")
     max_running_trials: int = Field(
         max(2, os.cpu_count() or 2), gt=0, description="Trials of all experiments that run at once on this machine"
@@ -44,6 +47,11 @@ class Settings(ServiceSettings):
     def allowed_db_managers(self) -> tuple[str, ...]:
         """`db_manager_addresses`, apart."""
         return tuple(filter(None, (address.strip() for address in self.db_manager_addresses.split(","))))
+
+    @property
+    def shared_templates(self) -> tuple[str, ...]:
+        """`template_namespaces`, apart."""
+        return tuple(filter(None, (name.strip() for name in self.template_namespaces.split(","))))
 
     @property
     def preload_modules(self) -> tuple[str, ...]:

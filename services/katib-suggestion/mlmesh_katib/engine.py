@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmesh_kit.errors import InvalidArgument, ServiceError
+from mlmesh_kit.errors import InvalidArgument, NotFound, ServiceError
 from mlmesh_kit.launch import WarmLauncher
 from mlmesh_kit.lease import LeaseStore
 
-from mlmesh_katib.backends import make_backend
+from mlmesh_katib.backends import make_backend, make_templates
 from mlmesh_katib.config import Settings
 from mlmesh_katib.editing import edit, pause
 from mlmesh_katib.experiment import EarlierTrial, Experiment, conditions_after
@@ -28,10 +28,11 @@ from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
 from mlmesh_katib.models import ModelKeeper
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.template import check_references
-from mlmesh_katib.trial_name import several, split
+from mlmesh_katib.trial_name import locate
 
 logger = logging.getLogger(__name__)
 MAX_ERRORS = 5
+_STOP_SECONDS = 0.5
 
 
 class ExperimentEngine:
@@ -55,6 +56,7 @@ class ExperimentEngine:
         self._errors: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._backend = make_backend(settings, self._launcher)
+        self._templates = make_templates(settings)
         self._root = settings.service_dir / "trials"
         self._models = ModelKeeper(settings.resolved_artifact_root, settings.max_model_bytes)
 
@@ -63,13 +65,16 @@ class ExperimentEngine:
         """Runs experiments until left; then their processes are killed, to be run again by whoever comes next."""
         async with self._launcher:
             await self._launcher.warm_up()
-            loop = asyncio.create_task(self._claim_forever(), name="claim experiments")
+            loops = [
+                asyncio.create_task(self._claim_forever(), name="claim experiments"),
+                asyncio.create_task(self._stop_forever(), name="stop trials"),
+            ]
             try:
                 yield
             finally:
                 for run in self._runs.values():
                     run.leave()
-                tasks = [loop, *self._running.values()]
+                tasks = [*loops, *self._running.values()]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,6 +95,10 @@ class ExperimentEngine:
         """
         spec = self.check(manifest)
         return self._store.create_experiment(namespace, spec.name, manifest, earlier)
+
+    def resolve(self, namespace: str, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Puts what a manifest only refers to into it; see `ConfigMapTemplates.resolve`. Blocks."""
+        return self._templates.resolve(namespace, manifest)
 
     def check(self, manifest: Mapping[str, Any]) -> ExperimentSpec:
         """Checks a manifest.
@@ -128,24 +137,22 @@ class ExperimentEngine:
         """
         return await self._change(namespace, name, lambda found, _: pause(found, paused))
 
-    def stop_early(self, trial: str, reason: str) -> bool:
-        """Ends a trial that runs here as EarlyStopped; False if none of this name does.
+    async def stop_early(self, trial: str, reason: str) -> None:
+        """Ends a trial as EarlyStopped: at once where it runs here, shortly where another replica runs it.
 
         Args:
             trial: `TRIAL` or `NAMESPACE/TRIAL`.
             reason: For people.
 
         Raises:
+            NotFound: There is none of this name that has not ended.
             FailedPrecondition: Trials of this name run in several namespaces.
             InvalidArgument: See `trial_name.split`.
         """
-        namespace, name = split(trial)
-        found = [run for run in self._runs.values() if run.runs(name) and namespace in (None, run.experiment.namespace)]
-        if len(found) > 1:
-            raise several(name, [run.experiment.namespace for run in found])
-        for run in found:
-            run.stop_early(name, reason)
-        return bool(found)
+        namespace, name = await asyncio.to_thread(locate, self._store, trial)
+        if not await asyncio.to_thread(self._store.ask_to_stop, namespace, name, reason):
+            raise NotFound(message=f"no trial {trial[:255]!r} runs")
+        await self._stop_asked()
 
     async def _change(self, namespace: str, name: str, change: Callable[[Experiment, int], Experiment]) -> Experiment:
         changed = await asyncio.to_thread(self._store.change_experiment, namespace, name, change)
@@ -194,6 +201,25 @@ class ExperimentEngine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(beat):
                     await self._wake.wait()
+
+    async def _stop_forever(self) -> None:
+        """Ends the trials that run here and that another replica was asked to end."""
+        while True:
+            await asyncio.sleep(_STOP_SECONDS)
+            if not self._runs:
+                continue
+            try:
+                await self._stop_asked()
+            except ServiceError as error:
+                logger.warning("looking for trials to stop: %s", error.message)
+            except Exception:
+                logger.exception("looking for trials to stop")
+
+    async def _stop_asked(self) -> None:
+        for experiment_id, name, reason in await asyncio.to_thread(self._store.stop_requests):
+            run = self._runs.get(experiment_id)
+            if run is not None and run.runs(name):
+                run.stop_early(name, reason)
 
     async def _claim_once(self) -> None:
         held = {_lease(experiment_id): experiment_id for experiment_id in self._running}

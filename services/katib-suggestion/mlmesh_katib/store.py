@@ -12,7 +12,7 @@ from mlmesh_kit.errors import AlreadyExists, NotFound
 from mlmesh_katib.collectors.base import MetricLog
 from mlmesh_katib.experiment import Condition, EarlierTrial, Experiment, Trial, TrialState, conditions_after, now_ms
 from mlmesh_katib.objective import MetricSummary
-from mlmesh_katib.tables import EARLIER_TRIALS, EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, TRIALS
+from mlmesh_katib.tables import EARLIER_TRIALS, EXPERIMENTS, OBSERVATION_LOGS, OUTBOX, STOP_REQUESTS, TRIALS
 
 _THE_EXPERIMENT = 0  # trial_number of an outbox row that is about the experiment itself
 
@@ -193,7 +193,7 @@ class KatibStore:
             logs = sa.and_(OBSERVATION_LOGS.c.namespace == namespace, OBSERVATION_LOGS.c.trial_name.in_(names))
             connection.execute(sa.delete(OBSERVATION_LOGS).where(logs))
             connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.experiment_id == experiment.id))
-            for table in (TRIALS, EARLIER_TRIALS):
+            for table in (TRIALS, EARLIER_TRIALS, STOP_REQUESTS):
                 connection.execute(sa.delete(table).where(table.c.experiment_id == experiment.id))
             if not connection.execute(sa.delete(EXPERIMENTS).where(EXPERIMENTS.c.id == experiment.id)).rowcount:
                 raise NotFound("experiment", name)
@@ -223,6 +223,11 @@ class KatibStore:
             where = sa.and_(TRIALS.c.experiment_id == experiment_id, TRIALS.c.number == trial.number)
             if not connection.execute(sa.update(TRIALS).where(where).values(**_trial_values(trial))).rowcount:
                 return  # the experiment has been deleted
+            if trial.state.is_final:
+                asked = sa.and_(
+                    STOP_REQUESTS.c.experiment_id == experiment_id, STOP_REQUESTS.c.trial_name == trial.name
+                )
+                connection.execute(sa.delete(STOP_REQUESTS).where(asked))
             if trial.state is not TrialState.CREATED:
                 _announce(connection, experiment_id, trial.number)
 
@@ -257,6 +262,39 @@ class KatibStore:
         )
         with read(self._engine) as connection:
             return [(row.namespace, TrialState(row.state).is_final) for row in connection.execute(query)]
+
+    def ask_to_stop(self, namespace: str, name: str, reason: str) -> bool:
+        """Asks whoever runs a trial to end it early; False if there is none that has not ended.
+
+        Args:
+            namespace, name: Of the trial.
+            reason: For people.
+        """
+        query = (
+            sa.select(TRIALS.c.experiment_id, TRIALS.c.state)
+            .join(EXPERIMENTS, EXPERIMENTS.c.id == TRIALS.c.experiment_id)
+            .where(TRIALS.c.name == name, EXPERIMENTS.c.namespace == namespace)
+            .with_for_update()
+        )
+
+        def write(connection: sa.Connection) -> bool:
+            row = connection.execute(query).first()
+            if row is None or TrialState(row.state).is_final:
+                return False
+            key = {"experiment_id": row.experiment_id, "trial_name": name}
+            known = sa.select(STOP_REQUESTS.c.trial_name).filter_by(**key)
+            if connection.execute(known).first() is None:
+                connection.execute(sa.insert(STOP_REQUESTS).values(**key, reason=reason))
+            return True
+
+        return run_transaction(self._engine, write)
+
+    def stop_requests(self) -> list[tuple[int, str, str]]:
+        """Reads what was asked and not done yet: (experiment id, trial, reason)."""
+        table = STOP_REQUESTS
+        with read(self._engine) as connection:
+            rows = connection.execute(sa.select(table.c.experiment_id, table.c.trial_name, table.c.reason))
+            return [tuple(row) for row in rows]
 
     # Observation logs (Katib's DBManager)
 

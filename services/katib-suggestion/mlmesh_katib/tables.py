@@ -51,6 +51,14 @@ EARLIER_TRIALS = sa.Table(
     sa.Column("trial", sa.Text, nullable=False),
 )
 
+STOP_REQUESTS = sa.Table(  # to end a trial early that may run on another replica
+    "stop_requests",
+    METADATA,
+    sa.Column("experiment_id", _ID, sa.ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("trial_name", sa.String(80), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
 OBSERVATION_LOGS = sa.Table(
     "observation_logs",
     METADATA,

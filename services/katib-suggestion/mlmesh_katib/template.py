@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
+from mlmesh_kit.errors import InvalidArgument
 
 MAX_DEPTH = 50
 MAX_VALUES = 20_000
@@ -47,12 +47,7 @@ def parse_template(template: Mapping[str, Any], parameters: Sequence[str] | None
 
     Raises:
         InvalidArgument: Something is missing, or a placeholder means nothing.
-        FailedPrecondition: The template is in a ConfigMap.
     """
-    if template.get("configMap") is not None:
-        raise FailedPrecondition(
-            f"{where}.configMap is not served: templates are not read from a cluster; give trialSpec"
-        )
     spec = template.get("trialSpec")
     if not isinstance(spec, Mapping):
         raise InvalidArgument("must be an object", field=f"{where}.trialSpec")

@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from integration.katib.client import assignments, held, manifest, wait_until
+from integration.katib.client import Client, assignments, held, manifest, wait_until
+from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 SPACE = [{"name": "x", "parameterType": "int", "feasibleSpace": {"min": "0", "max": "3"}}]
@@ -50,6 +51,26 @@ def test_a_collector_beside_the_trial_stops_it(client, stopping):
     with pytest.raises(grpc.RpcError) as caught:
         stopping.SetTrialStatus(api_pb2.SetTrialStatusRequest(trial_name="told-1"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND and "told-1" in caught.value.details()
+
+
+def test_a_trial_is_stopped_by_a_replica_that_does_not_run_it(tmp_path):
+    sleeper = "import time; print('loss=1', flush=True); time.sleep(600)"
+    settings = {"PRELOAD": "", "DATABASE_URL": f"sqlite:///{tmp_path / 'shared.db'}"}
+    with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "one", settings) as one:
+        runner = Client(one)
+        runner.create(manifest("far", sleeper, parameters=SPACE, maxTrialCount=1, parallelTrialCount=1))
+        wait_until(lambda: True if [t for t in runner.trials("far") if "Running" in held(t.conditions)] else None)
+        with ServiceProcess("mlmesh_katib", "MLMESH_KATIB_", tmp_path / "two", settings) as two:
+            asked = Client(two)
+            stub = api_pb2_grpc.EarlyStoppingStub(asked.channel)
+            assert list(asked.get("far").status.running_trial_list) == ["far-1"]
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.SetTrialStatus(api_pb2.SetTrialStatusRequest(trial_name="far-2"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            stub.SetTrialStatus(api_pb2.SetTrialStatusRequest(trial_name="far-1"))
+            stub.SetTrialStatus(api_pb2.SetTrialStatusRequest(trial_name="far-1"))  # or its stop is on its way
+            status = asked.wait("far").status
+    assert (list(status.running_trial_list), list(status.early_stopped_trial_list)) == ([], ["far-1"])
 
 
 def rules(client, stopping, kind, name: str, reported: list[list[str]], **settings: str):

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 from integration.katib.client import Client, assignments, held, manifest, wait_until
@@ -84,6 +85,39 @@ def test_an_experiment_on_a_cluster_survives_the_service(katib, cluster):
             if x < 4.5:
                 assert float(trial.observation.metrics[0].latest) == (x - 3) ** 2
         wait_until(lambda: not cluster.objects("Job") or None)  # not retained
+
+
+def from_config_map(name: str, **reference: str) -> dict:
+    made = manifest(name, maxTrialCount=2, parallelTrialCount=2, maxFailedTrialCount=2)
+    template = made["spec"]["trialTemplate"]
+    del template["trialSpec"]
+    template["configMap"] = {"configMapName": "templates", "templatePath": "job.yaml", **reference}
+    return made
+
+
+def test_the_template_lies_in_a_config_map(katib, cluster):
+    job = manifest("x")["spec"]["trialTemplate"]["trialSpec"]
+    cluster.put_config_map("templates", {"job.yaml": yaml.safe_dump(job), "bad.yaml": "a: 2026-01-01"})
+    cluster.put_config_map("templates", {"job.yaml": "secret"}, "others")
+    cluster.put_config_map("trial-templates", {"shared": yaml.safe_dump(job)}, "kubeflow")
+    with Controller(cluster), katib:
+        client = Client(katib)
+        client.create(from_config_map("own"))
+        shared = {"configMapName": "trial-templates", "configMapNamespace": "kubeflow", "templatePath": "shared"}
+        client.create(from_config_map("shared", **shared))
+        assert client.wait("own").status.trials == client.wait("shared").status.trials == 2
+        kept = client.get("own").manifest["spec"]["trialTemplate"]
+        assert kept["trialSpec"]["kind"] == "Job" and "configMap" not in kept
+        for reference, code, words in (
+            ({"configMapNamespace": "others"}, "FAILED_PRECONDITION", "not of 'others'"),
+            ({"configMapName": "none"}, "FAILED_PRECONDITION", "there is no ConfigMap default/none"),
+            ({"templatePath": "none"}, "FAILED_PRECONDITION", "has no 'none'"),
+            ({"templatePath": "bad.yaml"}, "INVALID_ARGUMENT", "JSON"),
+            ({"templatePath": ""}, "INVALID_ARGUMENT", "templatePath"),
+        ):
+            with pytest.raises(grpc.RpcError, match=words) as caught:
+                client.create(from_config_map("refused", **reference))
+            assert caught.value.code().name == code and "secret" not in caught.value.details()
 
 
 def test_an_experiment_tunes_a_pipeline(pipeline: ServiceProcess, tmp_path: Path):

@@ -103,6 +103,12 @@ class Cluster:
                 raise
         return True
 
+    def config_map(self, namespace: str, name: str) -> dict[str, str]:
+        """Gives the texts of a ConfigMap by their keys."""
+        with cluster_errors("ConfigMap", name):
+            found = self._core.read_namespaced_config_map(name, namespace, _request_timeout=self._timeout)
+        return dict(found.data or {})
+
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Json]:
         """Lists the pods that have labels, the oldest first."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mlmesh_kit.errors import InvalidArgument, NotFound
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.early_stopping import EARLY_STOPPING, EarlyStopping, History, MedianStop
@@ -56,9 +56,7 @@ class EarlyStoppingServicer(api_pb2_grpc.EarlyStoppingServicer):
         return reply
 
     async def SetTrialStatus(self, request: api_pb2.SetTrialStatusRequest, context: Any) -> api_pb2.SetTrialStatusReply:
-        name = request.trial_name
-        if not self._engine.stop_early(name, "its metrics collector says so"):
-            raise NotFound(message=f"no trial {name[:255]!r} runs here")
+        await self._engine.stop_early(request.trial_name, "its metrics collector says so")
         return api_pb2.SetTrialStatusReply()
 
 

@@ -1,6 +1,7 @@
 """mlmesh.katib.v1.ExperimentService: experiments and trials."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -26,8 +27,18 @@ from mlmesh_katib.warm_start import EarlierTrials
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PAGE = 1000
+MAX_LISTED = 1000
 _INT64 = 2**63
 _EXPERIMENT = "namespaces/{namespace}/experiments/{experiment}"
+_LISTS = {
+    TrialState.CREATED: "pending_trial_list",
+    TrialState.RUNNING: "running_trial_list",
+    TrialState.SUCCEEDED: "succeeded_trial_list",
+    TrialState.FAILED: "failed_trial_list",
+    TrialState.METRICS_UNAVAILABLE: "metrics_unavailable_trial_list",
+    TrialState.KILLED: "killed_trial_list",
+    TrialState.EARLY_STOPPED: "early_stopped_trial_list",
+}
 
 
 class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
@@ -50,7 +61,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
     async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Any) -> pb.Experiment:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
         check_name(namespace, "parent")
-        manifest = _manifest(request.manifest, "manifest")
+        manifest = await asyncio.to_thread(self._engine.resolve, namespace, _manifest(request.manifest, "manifest"))
         metadata = manifest.get("metadata")
         given = metadata.get("namespace") if isinstance(metadata, dict) else None
         if given not in (None, "", namespace):
@@ -145,7 +156,11 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         trials = self._store.trials(experiment.id)
         spec = parse_manifest(experiment.manifest, self._max_trials)
         front = optimal_trials(spec, trials) if spec.objective.others else ()
-        return _experiment(experiment, Counter(trial.state for trial in trials), best_trial(spec, trials), front)
+        whole = _experiment(experiment, Counter(trial.state for trial in trials), best_trial(spec, trials), front)
+        for state, field in _LISTS.items():
+            names = (trial.name for trial in trials if trial.state is state)
+            getattr(whole.status, field).extend(itertools.islice(names, MAX_LISTED))
+        return whole
 
     def _find(self, name: str, field: str = "name") -> Experiment:
         parts = parse_resource(name, _EXPERIMENT, field)

@@ -13,6 +13,13 @@ class GaussianProcessSearch(Algorithm):
 
     name = "gp"
 
+    def load(self) -> None:
+        """See Algorithm."""
+        import scipy.optimize  # noqa: F401
+        import threadpoolctl  # noqa: F401
+
+        import mlmesh_katib.algorithms.gp.model_based  # noqa: F401
+
     def validate(self, question: Question) -> None:
         """See Algorithm."""
         check_settings(question.settings, ("random_state", "n_initial_points"), self.name)
