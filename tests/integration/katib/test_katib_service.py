@@ -194,7 +194,10 @@ def test_pages_of_trials_and_experiments(client):
         token = reply.next_page_token
     assert sizes == [["1", "2", "3", "4"], ["5", "6", "7", "8"], ["9", "10", "11"]]
     listed = client.experiments.ListExperiments(pb.ListExperimentsRequest(parent="namespaces/default"))
-    assert next(experiment for experiment in listed.experiments if experiment.name == parent) == client.get("parabola")
+    found = client.get("parabola")
+    assert list(found.status.succeeded_trial_list) == [f"parabola-{number}" for number in range(1, 12)]
+    found.status.ClearField("succeeded_trial_list")  # in lists of experiments there are no trials
+    assert next(experiment for experiment in listed.experiments if experiment.name == parent) == found
     paged, token = [], ""
     while token or not paged:
         request = pb.ListExperimentsRequest(parent="namespaces/default", page_size=2, page_token=token)

@@ -9,7 +9,7 @@ from mlmesh_protos.api.v1.beta1 import api_pb2, api_pb2_grpc
 
 from mlmesh_katib.algorithms import ALGORITHMS, Algorithm, Observed, Question
 from mlmesh_katib.servicers.katib import KINDS, nas_config, setting_error
-from mlmesh_katib.servicers.trial_reader import trial_reader
+from mlmesh_katib.servicers.trial_reader import TrialReaders
 from mlmesh_katib.space import Space, make_parameter, make_space
 
 MAX_REQUEST_NUMBER = 1000
@@ -26,6 +26,9 @@ _PARAMETERS = "experiment.spec.parameter_specs.parameters"
 class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
     """Answers a Katib controller."""
 
+    def __init__(self) -> None:
+        self._readers = TrialReaders()
+
     def GetSuggestions(self, request: api_pb2.GetSuggestionsRequest, context: Any) -> api_pb2.GetSuggestionsReply:
         count = request.current_request_number
         if not 0 <= count <= MAX_REQUEST_NUMBER:
@@ -40,7 +43,7 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         space = algorithm.space_of(question.space, question.settings)
         # Of what was suggested before, the controller leaves out trials without metrics.
         made = max(len(request.trials), request.total_request_number - count)
-        asked = replace(question, space=space, trials=_trials(algorithm, request, space), made=made)
+        asked = replace(question, space=space, trials=self._trials(algorithm, request, space), made=made)
         answer = algorithm.answer(asked, count)
         if not answer.suggestions and count:
             if answer.wait:
@@ -66,6 +69,13 @@ class SuggestionServicer(api_pb2_grpc.SuggestionServicer):
         except InvalidArgument as error:
             raise setting_error(error) from error
         return api_pb2.ValidateAlgorithmSettingsReply()
+
+    def _trials(self, algorithm: Algorithm, request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
+        objective = request.experiment.spec.objective
+        maximize = objective.type == api_pb2.MAXIMIZE
+        return self._readers.read(
+            request.experiment.name, algorithm, space, objective.objective_metric_name, maximize, request.trials
+        )
 
 
 def _question(experiment: api_pb2.Experiment) -> tuple[Algorithm, Question]:
@@ -105,10 +115,3 @@ def _space(specs: Iterable[api_pb2.ParameterSpec]) -> Space:
             )
         )
     return make_space(parameters, _PARAMETERS) if parameters else Space(())
-
-
-def _trials(algorithm: Algorithm, request: api_pb2.GetSuggestionsRequest, space: Space) -> list[Observed]:
-    objective = request.experiment.spec.objective
-    maximize = objective.type == api_pb2.MAXIMIZE
-    reader = trial_reader(algorithm, space, objective.objective_metric_name, maximize)
-    return reader.read(request.trials)

@@ -1,6 +1,7 @@
 """Reads the trials of Katib's requests. A controller sends all of them each time: what was read is remembered."""
 
-import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from mlmesh_protos.api.v1.beta1 import api_pb2
@@ -9,9 +10,9 @@ from mlmesh_katib.algorithms import Algorithm, Observed
 from mlmesh_katib.objective import Objective
 from mlmesh_katib.space import Space, Value
 
-_READERS = 16
-_REMEMBERED = 2048
+_REMEMBERED_BYTES = 256 << 20
 _LARGEST = 2048
+_BESIDE = 600  # bytes of what was read, about, beside the bytes it was read from
 _NO_LABELS: Mapping[str, str] = {}
 _NO_TEXTS: Mapping[str, str] = {}
 _NOT_STARTED = "~"  # behind all times
@@ -20,10 +21,47 @@ _STOPPED = api_pb2.TrialStatus.EARLYSTOPPED
 _MEASURED = {api_pb2.TrialStatus.SUCCEEDED, _STOPPED}
 
 
-@functools.lru_cache(_READERS)
-def trial_reader(algorithm: Algorithm, space: Space, metric: str, maximize: bool) -> "TrialReader":
-    """Gives the reader of an experiment; the same one again while it is remembered."""
-    return TrialReader(algorithm, space, metric, maximize)
+_Key = tuple[str, str, Space, str, bool]
+
+
+class TrialReaders:
+    """The readers of the experiments that asked last: as many as their memory allows.
+
+    Args:
+        most_bytes: Of all that they remember.
+    """
+
+    def __init__(self, most_bytes: int = _REMEMBERED_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._readers: OrderedDict[_Key, tuple[TrialReader, int]] = OrderedDict()  # with its size, as it is counted
+        self._bytes = 0
+
+    def read(
+        self,
+        experiment: str,
+        algorithm: Algorithm,
+        space: Space,
+        metric: str,
+        maximize: bool,
+        trials: Sequence[api_pb2.Trial],
+    ) -> list[Observed]:
+        """Reads the trials of an experiment; the other arguments and the answer are `TrialReader`'s."""
+        key = (experiment, algorithm.name, space, metric, maximize)
+        with self._lock:
+            reader, size = self._readers.pop(key, (None, 0))
+            self._bytes -= size
+        if reader is None:
+            reader = TrialReader(algorithm, space, metric, maximize)
+        found = reader.read(trials)
+        with self._lock:
+            _, size = self._readers.pop(key, (None, 0))  # of the same experiment, asked twice at once
+            self._readers[key] = (reader, reader.bytes)
+            self._bytes += reader.bytes - size
+            while self._bytes > self._most_bytes:
+                _, (_, size) = self._readers.popitem(last=False)
+                self._bytes -= size
+        return found
 
 
 class TrialReader:
@@ -43,6 +81,9 @@ class TrialReader:
         self._reads_texts = algorithm.reads_assignments
         self._objective = Objective(metric, maximize, None, (), {})
         self._known: dict[bytes, Observed | None] = {}
+        values = sum(len(parameter.choices) for parameter in space.parameters)
+        self._own_bytes = 4096 + 1000 * len(space.parameters) + 200 * values
+        self.bytes = self._own_bytes  # about
 
     def read(self, trials: Sequence[api_pb2.Trial]) -> list[Observed]:
         """Gives them in the order they were started; a controller sends them in that of their random names.
@@ -57,12 +98,14 @@ class TrialReader:
                 observed = known[raw]
             except KeyError:
                 observed = self._read(trial)
-                if len(raw) <= _LARGEST and len(known) < _REMEMBERED:
+                if len(raw) <= _LARGEST:
                     known[raw] = observed
+                    self.bytes += len(raw) + _BESIDE
             if observed is not None:
                 found.append(observed)
-        if len(known) >= _REMEMBERED:
+        if len(known) > 2 * len(trials):  # states that trials have left
             known.clear()
+            self.bytes = self._own_bytes
         return found
 
     def _read(self, trial: api_pb2.Trial) -> Observed | None:
