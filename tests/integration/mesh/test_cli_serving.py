@@ -100,3 +100,20 @@ def test_what_is_wrong_is_said(mlmesh: Command, deployed: CompletedProcess[str],
     ]:
         done = mlmesh(*arguments)
         assert done.returncode == 1 and said in done.stderr, (arguments, done.stderr)
+
+
+@pytest.mark.parametrize("door", [[], ["--grpc"]])
+def test_load_is_put_on_a_model(mlmesh: Command, deployed: CompletedProcess[str], door: list[str]) -> None:
+    given = ["cli-iris", json.dumps(ROWS), *door, "-c", "2", "-t", "1", "--warm-up", "0.1"]
+    done = mlmesh("load-test", *given, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["outcomes"].keys() == {"OK"} and found["answers"] > 10
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+    shown = mlmesh("load-test", *given).stdout
+    assert "answers/s" in shown and "p99.9" in shown
+
+
+def test_a_request_that_is_refused_is_no_load(mlmesh: Command, deployed: CompletedProcess[str]) -> None:
+    done = mlmesh("load-test", "cli-iris", "[[1, 2]]")
+    assert done.returncode == 1 and "takes [-1, 4]" in done.stderr

@@ -1,0 +1,1 @@
+"""Puts load on a model and measures how it answers."""
