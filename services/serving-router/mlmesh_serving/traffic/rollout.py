@@ -39,7 +39,7 @@ class RevisionStatus:
     Attributes:
         state: Now.
         message: Why it failed, or what it waits for.
-        since: When the state began, seconds since the epoch.
+        since: When the state began, seconds since the epoch; 0: it was never loaded.
     """
 
     state: RevisionState = RevisionState.RETIRED
@@ -82,7 +82,10 @@ class Rollout:
         self._statuses: dict[int, RevisionStatus] = {}
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._recording: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.since = time.time()
+        """When requests were last spread anew, seconds since the epoch."""
 
     @property
     def state(self) -> RolloutState:
@@ -110,7 +113,14 @@ class Rollout:
 
     def status(self, revision: int) -> RevisionStatus:
         """Tells how a revision is."""
-        return self._statuses.get(revision) or RevisionStatus()
+        return self._statuses.get(revision) or RevisionStatus(since=0)
+
+    def broken(self) -> int | None:
+        """Gives a revision that requests should go to, and that cannot be loaded; None: there is none."""
+        for revision in sorted(self._wish().revisions()):
+            if self.status(revision).state is RevisionState.FAILED:
+                return revision
+        return None
 
     def apply(self, newest: int, traffic: Traffic, canary: int | None, *, again: bool = False) -> None:
         """Takes what is asked for; see `plan`. Returns at once; `settled` waits.
@@ -129,20 +139,21 @@ class Rollout:
         self._settle()
 
     async def settled(self) -> None:
-        """Waits until requests are spread as it was asked for.
+        """Waits until requests are spread as it was asked for, and that is recorded.
 
         Raises:
             FailedPrecondition: A revision that they should go to cannot be loaded.
         """
         while not self.is_settled:
-            for revision in sorted(self._wish().revisions() | {self._state.newest}):
-                status = self.status(revision)
-                if status.state is RevisionState.FAILED:
-                    raise FailedPrecondition(
-                        f"revision {revision} of model {self._model!r} could not be loaded: {status.message}"
-                    )
+            broken = self.broken()
+            if broken is not None:
+                raise FailedPrecondition(
+                    f"revision {broken} of model {self._model!r} could not be loaded: {self.status(broken).message}"
+                )
             self._changed.clear()
             await self._changed.wait()
+        if self._recording is not None:
+            await asyncio.wait([self._recording])
 
     async def close(self, grace_seconds: float) -> None:
         """Lets all revisions go."""
@@ -222,10 +233,11 @@ class Rollout:
             return
         split = Split(shares, self._model.encode()[:64])
         self.router.switch(split, {revision: self._backends[revision] for revision in there})
+        self.since = time.time()
         state = remembered(shares, split.buckets, self._state)
         if state != self._state:
             self._state = state
-            self._spawn(self._remember(state))
+            self._recording = self._spawn(self._remember(state, self._recording))
 
     def _awaited(self, shares: Shares) -> set[int]:
         """Gives the revisions of a split that do not answer yet; one with no share that cannot is not waited for."""
@@ -245,17 +257,20 @@ class Rollout:
         self._statuses[revision].enter(RevisionState.RETIRED)
         self._spawn(_closed(backend, self._drain_seconds))
 
-    async def _remember(self, state: RolloutState) -> None:
+    async def _remember(self, state: RolloutState, earlier: "asyncio.Task[None] | None") -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
         try:
             await self._record(state)
         except ServiceError as error:
             # What is not kept is found again after a restart: the same revisions become ready, and the same split.
             logger.warning("the rollout of %s is not kept: %s", self._model, error.message)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _closed(backend: Backend, grace_seconds: float) -> None:
