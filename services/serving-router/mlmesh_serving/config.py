@@ -24,6 +24,10 @@ class Settings(ServiceSettings):
 
     inference_threads: int = Field(0, ge=0, le=256, description="Threads that compute; 0: one for each CPU, at least 2")
 
+    manifest: str = Field(
+        "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
+    )
+
     @property
     def resolved_model_roots(self) -> list[str]:
         """`model_roots`, apart; or the artifact root."""

@@ -12,6 +12,7 @@ from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.routes import v1_routes, v2_routes
+from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer
 from mlmesh_serving.storage import ModelStorage
@@ -45,5 +46,9 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[workers.running, repository.running],
+        lifespans=[
+            workers.running,
+            repository.running,
+            Seeding(repository, settings.default_namespace, settings.manifest).running,
+        ],
     )

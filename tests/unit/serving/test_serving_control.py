@@ -1,90 +1,47 @@
 """Listing revisions, setting traffic, promoting and rolling back: the servicer, over a real store and rollouts."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlmesh_kit.database import create_engine, migrate
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError, Unimplemented
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.status import status_of
-from mlmesh_serving.store import ServingStore, StoredService
 from mlmesh_serving.traffic.control import TrafficControl
-from mlmesh_serving.traffic.rollout import Rollout
-from support.revision_backend import FakeBackend, a_request
+from support.serving_world import ServingWorld
 
 NAME = "namespaces/a/inferenceservices/iris"
 
 
-class FakeRollouts:
-    """What the repository does of rollouts, with backends that answer at once or cannot be loaded."""
-
-    def __init__(self, store: ServingStore) -> None:
-        self.store = store
-        self.broken: dict[int, ServiceError] = {}
-        self.gates: dict[int, asyncio.Event] = {}
-        self.held: dict[tuple[str, str], Rollout] = {}
-
-    def rollout(self, namespace: str, name: str) -> Rollout | None:
-        if (namespace, name) not in self.held:
-            stored = self.store.get(namespace, name)
-            return None if stored.unloaded else self.apply(stored)
-        return self.held[namespace, name]
-
-    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout | None]:
-        stored = await asyncio.to_thread(write)
-        return stored, None if stored.unloaded else self.apply(stored)
-
-    def apply(self, stored: StoredService) -> Rollout:
-        key = (stored.namespace, stored.name)
-
-        async def load(revision: int) -> FakeBackend:
-            if revision in self.gates:
-                await self.gates[revision].wait()
-            if revision in self.broken:
-                raise self.broken[revision]
-            return FakeBackend(revision)
-
-        async def record(state: Any) -> None:
-            await asyncio.to_thread(self.store.record_rollout, *key, state)
-
-        if key not in self.held:
-            self.held[key] = Rollout(stored.name, stored.rollout, load, record)
-        self.held[key].apply(stored.revision, stored.traffic, stored.canary_percent, again=True)
-        return self.held[key]
-
-
-class World:
-    """A service with a store, rollouts and the servicer on them."""
+class World(ServingWorld):
+    """A model, iris, in namespace a."""
 
     def __init__(self, folder: Path) -> None:
-        engine = create_engine(f"sqlite:///{folder}/serving.sqlite3")
-        migrate(engine, "mlmesh_serving")
-        self.store = ServingStore(engine)
-        self.rollouts = FakeRollouts(self.store)
-        control = TrafficControl(self.store, self.rollouts, settle_seconds=5)
-        self.servicer = ControlServicer(None, "a", control)  # type: ignore[arg-type]  # these RPCs do not ask it
+        super().__init__(folder, "a")
 
     async def deploy(self, number: int, canary: int | None = None, *, wait: bool = True) -> None:
         """Gives the model its n-th manifest."""
         predictor: dict[str, Any] = {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": f"file:///{number}"}}
         if canary is not None:
             predictor["canaryTrafficPercent"] = canary
-        manifest = {"metadata": {"name": "iris"}, "spec": {"predictor": predictor}}
-        write = self.store.create if number == 1 else self.store.update
-        _, rollout = await self.rollouts.change(lambda: write("a", "iris", manifest))
-        if wait and rollout is not None:
-            await rollout.settled()
+        manifest = {
+            "apiVersion": "serving.kserve.io/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {"name": "iris"},
+            "spec": {"predictor": predictor},
+        }
+        if number == 1:
+            await self.repository.create("a", manifest)
+        else:
+            await self.repository.update("a", "iris", manifest)
+        if wait:
+            await self.repository.held["a", "iris"].settled()
 
-    async def shares(self, count: int = 1000, **headers: str) -> dict[int, int]:
-        """Asks so many times; gives how many percent which revision answered."""
-        router = self.rollouts.held["a", "iris"].router
-        got = await asyncio.gather(*(router.submit(a_request(**headers)) for _ in range(count)))
-        return {number: round(n * 100 / count) for number, n in Counter(int(a.body) for a in got).items()}
+    async def of_iris(self, **headers: str) -> dict[int, int]:
+        return await self.shares("iris", **headers)
 
     async def set(self, *targets: pb.TrafficTarget, **more: Any) -> pb.InferenceService:
         request = pb.SetTrafficRequest(name=NAME, traffic=pb.Traffic(targets=targets, **more))
@@ -123,9 +80,9 @@ def test_a_canary_is_promoted_and_taken_back(run: Any) -> None:
     async def test(world: World) -> None:
         await world.deploy(1)
         await world.deploy(2, canary=10)
-        assert await world.shares() == {1: 90, 2: 10}
+        assert await world.of_iris() == {1: 90, 2: 10}
         service = await world.promote()
-        assert await world.shares() == {2: 100}
+        assert await world.of_iris() == {2: 100}
         assert "canaryTrafficPercent" not in service.manifest["spec"]["predictor"]
         assert {kind: status for kind, (status, _) in conditions(service).items()} == dict.fromkeys(ALL_TRUE, "True")
         predictor = service.status.components["predictor"]
@@ -135,12 +92,12 @@ def test_a_canary_is_promoted_and_taken_back(run: Any) -> None:
             ("iris-00002", 100, True)
         ]
         service = await world.roll_back()
-        assert await world.shares() == {1: 100}
+        assert await world.of_iris() == {1: 100}
         assert service.status.latest_created_revision == 2 and service.status.latest_ready_revision == 1
         assert conditions(service)["PredictorConfigurationReady"] == ("True", "NoTraffic")
         assert conditions(service)["Ready"][0] == "True"
         await world.roll_back()
-        assert await world.shares() == {2: 100}, "rolling back is taken back by rolling back"
+        assert await world.of_iris() == {2: 100}, "rolling back is taken back by rolling back"
 
     run(test)
 
@@ -151,9 +108,9 @@ def test_rolling_back_a_canary_takes_rules_and_shadow_with_it(run: Any) -> None:
         await world.deploy(2, canary=10)
         rule = pb.HeaderRule(header="X-Canary", exact="yes", revision="latest")
         await world.set(rules=[rule], shadow=pb.Shadow(revision="iris-00002", percent=10), sticky=pb.Sticky())
-        assert await world.shares(x_canary="yes") == {2: 100}
+        assert await world.of_iris(x_canary="yes") == {2: 100}
         service = await world.roll_back()
-        assert await world.shares(x_canary="yes") == {1: 100}
+        assert await world.of_iris(x_canary="yes") == {1: 100}
         assert not service.status.traffic.rules and not service.status.traffic.HasField("shadow")
         assert service.status.traffic.sticky.header == "kubeflow-userid"
 
@@ -169,10 +126,10 @@ def test_traffic_is_set_by_names_numbers_and_tags(run: Any) -> None:
             pb.HeaderRule(header="x-team", regex="[b-d]+", revision="latest"),
         ]
         await world.set(target("1", 25, "blue"), target("iris-00002", 75), rules=rules)
-        assert await world.shares() == {1: 25, 2: 75}
-        assert await world.shares(x_team="abc") == {1: 100} and await world.shares(x_team="cc") == {3: 100}
+        assert await world.of_iris() == {1: 25, 2: 75}
+        assert await world.of_iris(x_team="abc") == {1: 100} and await world.of_iris(x_team="cc") == {3: 100}
         service = await world.set(target("blue", 50, "green"), pb.TrafficTarget(latest_revision=True, percent=50))
-        assert await world.shares() == {1: 50, 3: 50}
+        assert await world.of_iris() == {1: 50, 3: 50}
         told = service.status.traffic
         assert [(t.revision_name, t.latest_revision, t.tag) for t in told.targets] == [
             ("iris-00001", False, "green"), ("", True, ""),
@@ -182,7 +139,7 @@ def test_traffic_is_set_by_names_numbers_and_tags(run: Any) -> None:
             (1, "READY", 50),
         ]
         await world.set()
-        assert await world.shares() == {3: 100}, "without targets the manifest says it"
+        assert await world.of_iris() == {3: 100}, "without targets the manifest says it"
 
     run(test)
 
@@ -193,7 +150,7 @@ def test_a_new_revision_gives_the_shares_back_to_the_manifest(run: Any) -> None:
         await world.deploy(2)
         await world.roll_back()
         await world.deploy(3, canary=20)
-        assert await world.shares() == {1: 80, 3: 20}, "what was rolled back to is what a canary is tried against"
+        assert await world.of_iris() == {1: 80, 3: 20}, "what was rolled back to is what a canary is tried against"
 
     run(test)
 
@@ -202,11 +159,11 @@ def test_traffic_to_what_cannot_be_loaded_is_refused_and_undone(run: Any) -> Non
     async def test(world: World) -> None:
         await world.deploy(1)
         await world.deploy(2)
-        world.rollouts.broken[1] = InvalidArgument("the file is gone")
+        world.repository.broken[1] = InvalidArgument("the file is gone")
         for change in (world.set(target("1", 100)), world.roll_back(), world.promote("iris-00001")):
             with pytest.raises(FailedPrecondition, match="the file is gone"):
                 await change
-            assert await world.shares() == {2: 100}
+            assert await world.of_iris() == {2: 100}
             assert world.store.get("a", "iris").traffic.targets == (), "a restart would go there"
 
     run(test)
@@ -215,14 +172,14 @@ def test_traffic_to_what_cannot_be_loaded_is_refused_and_undone(run: Any) -> Non
 def test_a_newest_that_cannot_be_loaded_is_not_promoted(run: Any) -> None:
     async def test(world: World) -> None:
         await world.deploy(1)
-        world.rollouts.broken[2] = InvalidArgument("no model there")
+        world.repository.broken[2] = InvalidArgument("no model there")
         await world.deploy(2, canary=10)
         with pytest.raises(FailedPrecondition, match="iris-00002 could not be loaded: no model there"):
             await world.promote()
-        assert await world.shares() == {1: 100}
+        assert await world.of_iris() == {1: 100}
         stored = world.store.get("a", "iris")
         assert stored.canary_percent == 10
-        status = status_of(stored, world.rollouts.held["a", "iris"], "iris")
+        status = status_of(stored, world.repository.held["a", "iris"], "iris")
         found = {c.type: (c.status, c.reason, c.message) for c in status.conditions}
         assert found["Ready"] == ("False", "LoadFailed", "no model there")
         assert found["PredictorRouteReady"][0] == "True"
@@ -236,16 +193,16 @@ def test_a_newest_that_cannot_be_loaded_is_not_promoted(run: Any) -> None:
 def test_what_loads_slowly_is_told_as_it_is(run: Any) -> None:
     async def test(world: World) -> None:
         await world.deploy(1)
-        gate = world.rollouts.gates[2] = asyncio.Event()
+        gate = world.repository.gates[2] = asyncio.Event()
         await world.deploy(2, wait=False)
-        slow = TrafficControl(world.store, world.rollouts, settle_seconds=0.05)
-        servicer = ControlServicer(None, "other", slow)  # type: ignore[arg-type]
+        slow = TrafficControl(world.store, world.repository, settle_seconds=0.05)
+        servicer = ControlServicer(world.repository, "other", slow)  # type: ignore[arg-type]
         service = await servicer.Promote(pb.PromoteRequest(name=NAME), None)
         assert conditions(service)["Ready"] == ("Unknown", "Loading")
         assert service.status.url == "/v2/models/a.iris"
         gate.set()
-        await world.rollouts.held["a", "iris"].settled()
-        assert await world.shares() == {2: 100}
+        await world.repository.held["a", "iris"].settled()
+        assert await world.of_iris() == {2: 100}
 
     run(test)
 
@@ -277,7 +234,7 @@ def test_an_unloaded_model_keeps_its_traffic(run: Any) -> None:
         await world.deploy(1)
         await world.deploy(2)
         world.store.set_unloaded("a", "iris", True)
-        world.rollouts.held.clear()
+        world.repository.held.clear()
         service = await world.roll_back()
         assert conditions(service)["Ready"] == ("False", "Unloaded")
         assert service.status.traffic.targets[0].revision_name == "iris-00001"
