@@ -138,6 +138,15 @@ def test_everything_that_can_be_asked_for_is_understood() -> None:
     assert [(d.name, d.type, d.parameters) for d in spec.detectors] == [("drift", "ks", {"p": 0.05})]
 
 
+def test_whole_numbers_may_be_written_as_doubles() -> None:
+    """As they are in a protobuf Struct."""
+    made = predictor(minReplicas=2.0, canaryTrafficPercent=10.0, batcher={"maxBatchSize": 8.0})
+    made["spec"]["inputs"] = [{"name": "x", "datatype": "FP32", "shape": [-1.0, 4.0]}]
+    spec = parsed(made)
+    assert (spec.scaling.min_replicas, spec.canary_percent, spec.inputs[0].shape) == (2, 10, (-1, 4))
+    assert all(type(size) is int for size in spec.inputs[0].shape)
+
+
 def test_what_is_not_said_has_the_defaults_of_kserve_and_knative() -> None:
     spec = parsed(with_spec(), frozenset())
     assert spec.scaling == ScalingSpec(1, 0, 1, 1, ScaleMetric.CONCURRENCY, None, 0.7, 60, 10, 200, 0, 0, 211)

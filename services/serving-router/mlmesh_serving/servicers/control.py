@@ -173,10 +173,19 @@ def _namespace(parent: str) -> str:
 def _manifest(manifest: struct_pb2.Struct) -> dict[str, Any]:
     if manifest.ByteSize() > MAX_MANIFEST_BYTES:
         raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-    found: dict[str, Any] = json_format.MessageToDict(manifest)
+    found: dict[str, Any] = _with_integers(json_format.MessageToDict(manifest))
     if not found:
         raise InvalidArgument("must hold an InferenceService", field="manifest")
     return found
+
+
+def _with_integers(value: Any) -> Any:
+    """Writes whole numbers as such: in a Struct every number is a double."""
+    if isinstance(value, dict):
+        return {key: _with_integers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_namespace(manifest: dict[str, Any], namespace: str) -> None:
