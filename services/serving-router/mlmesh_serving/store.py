@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from mlmesh_kit.database import read, run_transaction
 from mlmesh_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
-from mlmesh_serving.revision import Revision, canary_of, promoted, revision_name, template_of
+from mlmesh_serving.manifest.template import canary_of, promoted, template_of
 from mlmesh_serving.tables import INFERENCE_SERVICES as SERVICES
 from mlmesh_serving.tables import REVISIONS
+from mlmesh_serving.traffic.names import revision_name
 from mlmesh_serving.traffic.plan import RolloutState
 from mlmesh_serving.traffic.settings import LATEST, WHOLE, Target, Traffic, traffic_from_json, traffic_to_json
 
@@ -42,6 +43,23 @@ class StoredService:
     def canary_percent(self) -> int | None:
         """canaryTrafficPercent of the manifest."""
         return canary_of(self.manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRevision:
+    """What was served at a time; it never changes.
+
+    Attributes:
+        number: From 1, never given twice.
+        manifest: That it was made of.
+        created_ms: When it was made, milliseconds since the epoch.
+    """
+
+    namespace: str
+    name: str
+    number: int
+    manifest: Mapping[str, Any]
+    created_ms: int
 
 
 class ServingStore:
@@ -223,7 +241,7 @@ class ServingStore:
             rows = connection.execute(sa.select(SERVICES).order_by(SERVICES.c.namespace, SERVICES.c.name))
             return [_stored(row) for row in rows]
 
-    def revision(self, namespace: str, name: str, number: int) -> Revision:
+    def revision(self, namespace: str, name: str, number: int) -> StoredRevision:
         """Reads a revision.
 
         Raises:
@@ -233,7 +251,9 @@ class ServingStore:
             _get(connection, namespace, name)
             return self._revision(connection, namespace, name, number)
 
-    def revisions(self, namespace: str, name: str, *, before: int | None = None, most: int = 100) -> Sequence[Revision]:
+    def revisions(
+        self, namespace: str, name: str, *, before: int | None = None, most: int = 100
+    ) -> Sequence[StoredRevision]:
         """Reads revisions, the newest first.
 
         Args:
@@ -275,11 +295,11 @@ class ServingStore:
         needed = {*newest, stored.revision, state.rolled_out, state.previous, *stored.traffic.revisions()}
         connection.execute(sa.delete(REVISIONS).where(mine, REVISIONS.c.revision.not_in(needed)))
 
-    def _newest(self, connection: sa.Connection, stored: StoredService) -> Revision:
+    def _newest(self, connection: sa.Connection, stored: StoredService) -> StoredRevision:
         return self._revision(connection, stored.namespace, stored.name, stored.revision)
 
     @staticmethod
-    def _revision(connection: sa.Connection, namespace: str, name: str, number: int) -> Revision:
+    def _revision(connection: sa.Connection, namespace: str, name: str, number: int) -> StoredRevision:
         row = connection.execute(
             sa.select(REVISIONS).where(_of(namespace, name), REVISIONS.c.revision == number)
         ).first()
@@ -337,5 +357,5 @@ def _stored(row: Any) -> StoredService:
     )
 
 
-def _made(row: Any) -> Revision:
-    return Revision(row.namespace, row.name, row.revision, json.loads(row.manifest), row.created_ms)
+def _made(row: Any) -> StoredRevision:
+    return StoredRevision(row.namespace, row.name, row.revision, json.loads(row.manifest), row.created_ms)

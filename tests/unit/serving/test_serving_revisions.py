@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.errors import AlreadyExists, FailedPrecondition, NotFound
-from mlmesh_serving.revision import revision_name, revision_number
 from mlmesh_serving.store import ServingStore
+from mlmesh_serving.traffic.names import revision_name, revision_number
 from mlmesh_serving.traffic.plan import RolloutState
 from mlmesh_serving.traffic.settings import LATEST, HeaderRule, Match, Shadow, Sticky, Target, Traffic
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 
-from mlmesh_serving.revision import Revision, revision_name
 from mlmesh_serving.servicers.traffic_messages import traffic_message
-from mlmesh_serving.store import StoredService
+from mlmesh_serving.store import StoredRevision, StoredService
+from mlmesh_serving.traffic.names import revision_name
 from mlmesh_serving.traffic.rollout import RevisionState, RevisionStatus, Rollout
 from mlmesh_serving.traffic.split import Shares
 
@@ -37,7 +37,7 @@ def status_of(stored: StoredService, rollout: Rollout | None, model: str) -> pb.
     )
 
 
-def revision_message(revision: Revision, rollout: Rollout | None) -> pb.Revision:
+def revision_message(revision: StoredRevision, rollout: Rollout | None) -> pb.Revision:
     """Gives a revision."""
     made = pb.Revision(
         name=f"namespaces/{revision.namespace}/inferenceservices/{revision.name}"

@@ -6,7 +6,7 @@ from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.identity import USER_HEADER
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 
-from mlmesh_serving.revision import revision_name
+from mlmesh_serving.traffic.names import revision_name
 from mlmesh_serving.traffic.plan import TAG_LATEST
 from mlmesh_serving.traffic.settings import LATEST, HeaderRule, Match, Shadow, Sticky, Target, Traffic
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound
 
-from mlmesh_serving.revision import Revision, revision_name, revision_number
-from mlmesh_serving.store import ServingStore, StoredService
+from mlmesh_serving.store import ServingStore, StoredRevision, StoredService
+from mlmesh_serving.traffic.names import revision_name, revision_number
 from mlmesh_serving.traffic.plan import TAG_LATEST
 from mlmesh_serving.traffic.rollout import RevisionState, Rollout
 from mlmesh_serving.traffic.rules import check_patterns
@@ -91,7 +91,7 @@ class TrafficControl:
         number = self.number(namespace, name, revision) if revision else 0
         return await self._change(namespace, name, lambda: self._store.roll_back(namespace, name, number))
 
-    async def revision(self, namespace: str, name: str, revision: str) -> Revision:
+    async def revision(self, namespace: str, name: str, revision: str) -> StoredRevision:
         """Reads a revision by its name or number.
 
         Raises:
@@ -102,7 +102,7 @@ class TrafficControl:
             raise NotFound("revision", revision)
         return await asyncio.to_thread(self._store.revision, namespace, name, number)
 
-    async def revisions(self, namespace: str, name: str, before: int | None, most: int) -> Sequence[Revision]:
+    async def revisions(self, namespace: str, name: str, before: int | None, most: int) -> Sequence[StoredRevision]:
         """Reads revisions, the newest first; see `ServingStore.revisions`."""
         return await asyncio.to_thread(self._store.revisions, namespace, name, before=before, most=most)
 

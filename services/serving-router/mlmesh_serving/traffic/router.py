@@ -8,7 +8,7 @@ from mlmesh_kit.errors import NotFound, ServiceError, Unavailable
 from prometheus_client import Counter
 
 from mlmesh_serving.backend import Backend, WireAnswer, WireRequest
-from mlmesh_serving.revision import revision_number
+from mlmesh_serving.traffic.names import revision_number
 from mlmesh_serving.traffic.split import Split
 
 SHADOW_TOTAL = Counter(
