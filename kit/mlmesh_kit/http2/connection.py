@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
             return -1
         high, low, kind, flags, number = _unpack(data, at)
         length: int = high << 16 | low
-        number         number &= frames.LARGEST_STREAM= frames.LARGEST_STREAM
+        number &= frames.LARGEST_STREAM
         if length > self.limits.frame:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
         if self._block is not None and (kind != frames.CONTINUATION or number != self._block_stream):
