@@ -60,6 +60,7 @@ class QuietSpan(NonRecordingSpan):
     _ids = RandomIdGenerator()
 
     def __init__(self, metadata: Sequence[tuple[str, str]]) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
         self._metadata = metadata
         self._known: SpanContext | None = None
 

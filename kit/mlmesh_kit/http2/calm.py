@@ -19,11 +19,11 @@ class Calm:
     CVE-2023-44487), which an honest client does now and then, or with many calls at once, but not for minutes.
     """
 
-    __slots__ = ("frames", "resets")
+    __slots__ = ("_most_frames", "_most_resets", "frames", "resets")
 
-    def __init__(self) -> None:
-        self.frames = FREE_FRAMES
-        self.resets = FREE_RESETS
+    def __init__(self, frames: int = FREE_FRAMES, resets: int = FREE_RESETS) -> None:
+        self.frames = self._most_frames = frames
+        self.resets = self._most_resets = resets
 
     def frame(self) -> None:
         """Takes one frame off.
@@ -47,14 +47,14 @@ class Calm:
 
     def work(self) -> None:
         """Earns frames: data came, or left."""
-        self.frames = min(self.frames + _FRAMES_BY_WORK, FREE_FRAMES)
+        self.frames = min(self.frames + _FRAMES_BY_WORK, self._most_frames)
 
     def answered(self) -> None:
         """Earns a reset: a stream came to its end."""
-        if self.resets < FREE_RESETS:
+        if self.resets < self._most_resets:
             self.resets += 1
 
     def second(self) -> None:
         """Earns what a second does."""
-        self.frames = min(self.frames + _FRAMES_BY_SECOND, FREE_FRAMES)
-        self.resets = min(self.resets + _RESETS_BY_SECOND, FREE_RESETS)
+        self.frames = min(self.frames + _FRAMES_BY_SECOND, self._most_frames)
+        self.resets = min(self.resets + _RESETS_BY_SECOND, self._most_resets)

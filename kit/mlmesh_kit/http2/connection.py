@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
         self.calm = Calm()
         self.streams: dict[int, Stream] = {}
         self.last_stream = 0  # the highest that the peer has opened
-        self.peer_leaving = False
+        self.leaves = False  # no more streams; the connection ends with the last
         self.transport: asyncio.Transport | None = None
         self.closed_at: float | None = None  # since when nothing is read any more
 
@@ -93,9 +93,6 @@ class Connection(asyncio.Protocol):
 
     def pinged(self, payload: bytes) -> None:
         """A PING of ours was answered."""
-
-    def closed(self, stream: Stream) -> None:
-        """A stream has come to its end, this way or that."""
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -168,6 +165,11 @@ class Connection(asyncio.Protocol):
                 self.transport.write_eof()
             else:
                 self.transport.close()
+
+    def leave_alone(self) -> None:
+        """Ends the connection unless there are streams."""
+        if not self.streams:
+            self.leave()
 
     def abort(self) -> None:
         """Drops the connection at once."""
@@ -246,7 +248,8 @@ class Connection(asyncio.Protocol):
         if stream.waiting or stream.queue:
             self.outbox.forget(stream)
         self.calm.answered()
-        self.closed(stream)
+        if self.leaves and not self.streams:
+            self.loop.call_soon(self.leave_alone)  # what the stream's end still writes comes first
 
     def _fault_stream(self, stream: Stream, fault: StreamFault) -> None:
         self.calm.frame()
@@ -372,7 +375,7 @@ class Connection(asyncio.Protocol):
         self._data_left = body
         self._skip = padding
         if stream is not None and length > body:
-            stream.consumed(length - body)
+            stream.grant(length - body)
         return begin
 
     def _read_rest(self, data: bytes, at: int) -> int:
@@ -406,7 +409,7 @@ class Connection(asyncio.Protocol):
     def _pass_on(self, stream: Stream, piece: bytes, padding: int, ends: bool) -> None:
         exchange = stream.exchange
         if padding:
-            stream.consumed(padding)
+            stream.grant(padding)
         if piece:
             self.progress(stream)
             if exchange is not None:
@@ -548,9 +551,8 @@ class Connection(asyncio.Protocol):
         if len(payload) < 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is shorter than 8 bytes")
         self.calm.frame()
-        self.peer_leaving = True
-        if not self.streams:
-            self.leave()
+        self.leaves = True
+        self.leave_alone()
 
     def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
 from opentelemetry import context as trace_context
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from mlmesh_kit.access import IN_DOMAIN, Access, AccessRule
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.http2.request_head import RequestHead
 from mlmesh_kit.identity import Caller
 from mlmesh_kit.interceptor import Surroundings, count_call
@@ -72,9 +74,15 @@ class Method:
         """Names the caller and checks access: at once where the answer is remembered.
 
         Raises:
+            InvalidArgument: The namespace cannot be read off the message.
             Unauthenticated, PermissionDenied, Unavailable: see `AccessChecker.check`.
         """
-        wanted = "" if self._namespace is None else self._namespace(message)
+        wanted = ""
+        if self._namespace is not None:
+            try:
+                wanted = self._namespace(message)
+            except (DecodeError, ValueError, RecursionError) as error:
+                raise InvalidArgument("the request is not a valid message of its type") from error
         if head.caller is None:
             head.caller = self._around.caller(head.users)
         return self._around.admit_fast(self._rule, head.caller, wanted)

@@ -32,7 +32,6 @@ class ServerConnection(Connection):
         self.door = door
         self.reservations = Reservations(door.limits.gathered)
         self._draining_since: float | None = None
-        self._refuses = False  # the last stream has been announced
 
     @property
     def peer(self) -> str:
@@ -63,7 +62,7 @@ class ServerConnection(Connection):
         if number <= self.last_stream:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on the closed stream {number}")
         self.last_stream = number
-        if self._refuses or len(self.streams) >= self.limits.streams:
+        if self.leaves or len(self.streams) >= self.limits.streams:
             self.calm.frame()
             self._send_reset(number, ErrorCode.REFUSED_STREAM)
             return
@@ -97,11 +96,6 @@ class ServerConnection(Connection):
         self._send_reset(stream.id, ErrorCode.NO_ERROR)
         self._remove(stream)
 
-    def closed(self, stream: Stream) -> None:
-        """See Connection."""
-        if (self._refuses or self.peer_leaving) and not self.streams:
-            self.loop.call_soon(self.leave)  # what the stream's end still writes comes first
-
     def lost(self) -> None:
         """See Connection."""
         self.door.left(self)
@@ -120,9 +114,9 @@ class ServerConnection(Connection):
             self._refuse()
 
     def _refuse(self) -> None:
-        if self._refuses:
+        if self.leaves:
             return
-        self._refuses = True
+        self.leaves = True
         if self.streams:
             self.outbox.write(frames.goaway(self.last_stream, ErrorCode.NO_ERROR))
         else:

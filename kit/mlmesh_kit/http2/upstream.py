@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from mlmesh_kit.http2 import frames, settings
+from mlmesh_kit.http2.calm import Calm
 from mlmesh_kit.http2.connection import Connection
 from mlmesh_kit.http2.faults import ConnectionFault, ErrorCode
 from mlmesh_kit.http2.header_blocks import Fields
@@ -15,6 +16,7 @@ from mlmesh_kit.http2.stream import Exchange, Stream
 logger = logging.getLogger(__name__)
 
 _LIMITS: Final = Limits(window=256 << 10, header_list=128 << 10, header_block=256 << 10)
+_FOR_FREE: Final = 1 << 60
 _LAST_STREAM: Final = 1 << 30  # of a connection; the ids would end at 2^31
 _RETRY_SECONDS: Final = 0.2
 
@@ -29,6 +31,7 @@ class ClientConnection(Connection):
 
     def __init__(self, owner: "Upstream", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(_LIMITS, loop)
+        self.calm = Calm(_FOR_FREE, _FOR_FREE)  # what it sends, other clients may have asked for
         self._preface = b""
         self._owner = owner
         self._next = 1
@@ -51,7 +54,7 @@ class ClientConnection(Connection):
         """Whether another stream may be opened."""
         return (
             self.closed_at is None
-            and not self.peer_leaving
+            and not self.leaves
             and self._next < _LAST_STREAM
             and len(self.streams) < self.outbox.peer.streams
         )
