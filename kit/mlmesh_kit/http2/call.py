@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlmesh_kit.http2.server_connection import ServerConnection
 
 _PREFIX = 5  # bytes before each message: compressed or not, and the length
+_SMALL = 16 << 10  # copied rather than sent in a frame apart from its prefix
 _TRICKLE = 512  # pieces below it are joined as they come, lest a byte cost an object
 
 
@@ -258,8 +259,12 @@ class UnaryCall:
             self._connection.local_end(stream)
             return
         stream.send_headers(status.RESPONSE_HEAD)
-        stream.send_data(b"\x00" + len(message).to_bytes(4, "big"))
-        stream.send_data(message)
+        prefix = b"\x00" + len(message).to_bytes(4, "big")
+        if len(message) < _SMALL:
+            stream.send_data(prefix + message)
+        else:
+            stream.send_data(prefix)
+            stream.send_data(message)
         stream.finish(end)
 
     def _fail(self, error: Exception) -> None:
