@@ -1,5 +1,7 @@
 # mlmesh: `make` alone lists the targets.
 PYTHON ?= python3
+# Files of tests are run side by side; `make test PYTEST_ARGS=...` says otherwise.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip

@@ -117,7 +117,11 @@ def main() -> None:
     parser.add_argument("--functions", nargs="+", choices=FUNCTIONS, default=list(FUNCTIONS), metavar="NAME")
     ours = [f"mlmesh-{name}" for name in ALGORITHMS]
     parser.add_argument(
-        "--optimisers", nargs="+", choices=[*ours, *PEERS], default=[OURS, "mlmesh-tpe", *PEERS], metavar="NAME"
+        "--optimisers",
+        nargs="+",
+        choices=[*ours, *PEERS],
+        default=[OURS, "mlmesh-multivariate-tpe", *PEERS],
+        metavar="NAME",
     )
     parser.add_argument("--seeds", type=int, default=8, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)

@@ -6,8 +6,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import cache, debugging_tasks, diff, experiments, logs, mesh, rerun, runs, schedules, serving
+from mlmesh.cli import cache, debugging_tasks, diff, logs, mesh, rerun, runs, schedules, serving
 from mlmesh.cli.lineage_group import group as lineage_group
+from mlmesh.cli.tune_group import group as tune_group
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "The mesh": (mesh.up, mesh.down, mesh.status, logs.logs, mesh.doctor, mesh.render),
@@ -19,7 +20,6 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         rerun.rerun,
         diff.diff,
         debugging_tasks.debug,
-        experiments.tune,
         serving.deploy,
         serving.predict,
     ),
@@ -64,4 +64,5 @@ for panel, commands in _PANELS.items():
         app.command(rich_help_panel=panel)(command)
 app.add_typer(cache.group, name="cache", rich_help_panel="What runs on it")
 app.add_typer(schedules.group, name="schedules", rich_help_panel="What runs on it")
+app.add_typer(tune_group, name="tune", rich_help_panel="What runs on it")
 app.add_typer(lineage_group, name="lineage", rich_help_panel="What runs on it")

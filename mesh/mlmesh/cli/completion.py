@@ -1,4 +1,4 @@
-"""What shells complete: runs and tasks, asked of the mesh. Where it does not answer, nothing is completed."""
+"""What shells complete: runs, tasks, experiments, trials; asked of the mesh. Without an answer nothing is completed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from mlmesh.cli.client import Ingress
 
 _RUNS = 30
+_EXPERIMENTS = 100
+_TRIALS = 1000
 
 
 @contextlib.contextmanager
@@ -51,3 +53,36 @@ def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
     except (Exception, typer.Exit):
         return []
     return sorted(path for path in paths_of(tasks_of(run)).values() if path.startswith(incomplete))
+
+
+def complete_experiments(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Gives the newest experiments of the namespace that begin with what was typed, with their states."""
+    from mlmesh.cli.finding_experiments import DEFAULT_NAMESPACE, experiments_path
+    from mlmesh.cli.search_state import last_part, state_of
+
+    path = experiments_path(ctx.params.get("namespace") or DEFAULT_NAMESPACE)
+    try:
+        with _mesh(ctx) as mesh:
+            answer = mesh.get(path, page_size=_EXPERIMENTS)
+    except Exception:  # a shell that completes has no use for an error
+        return []
+    found = [(last_part(one), state_of(one.get("status", {}))) for one in answer.get("experiments", [])]
+    return [one for one in found if one[0].startswith(incomplete)]
+
+
+def complete_trials(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Gives the trials of the experiment that was named before, with their states."""
+    from mlmesh.cli.finding_experiments import BEST, DEFAULT_NAMESPACE, Address
+    from mlmesh.cli.search_state import last_part, state_of
+
+    named = ctx.params.get("experiment")
+    if not named:
+        return []
+    address = Address(ctx.params.get("namespace") or DEFAULT_NAMESPACE, str(named))
+    try:
+        with _mesh(ctx) as mesh:
+            answer = mesh.get(f"{address.path}/trials", page_size=_TRIALS)
+    except Exception:  # as above
+        return []
+    found = [(last_part(one), state_of(one)) for one in answer.get("trials", [])]
+    return [one for one in [*found, (BEST, "the best so far")] if one[0].startswith(incomplete)]

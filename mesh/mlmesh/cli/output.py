@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 _LONG_LINE = 200
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Gives text from elsewhere so that it changes nothing on a terminal: what is no printable character (control
+    characters, those that turn the direction of writing, ...) is written as Python writes it, \\x1b.
+
+    Args:
+        text: Names and values that users or services gave.
+        keep: Characters that stay, such as a line feed.
+    """
+    given = str(text)
+    if given.isprintable():
+        return given
+    return "".join(
+        one if one.isprintable() or one in keep else one.encode("unicode_escape").decode("ascii") for one in given
+    )
+
+
 def emit(value: Any) -> None:
     """Prints a result as JSON."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
@@ -33,7 +49,7 @@ def fail(message: str, *, as_json: bool = False, code: int = 1) -> NoReturn:
     """Ends the command: the message on standard error, with `--json` also as {"error": ...} on standard output."""
     if as_json:
         emit({"error": message})
-    sys.stderr.write(f"mlmesh: {message}\n")
+    sys.stderr.write(f"mlmesh: {printable(message, keep=chr(10))}\n")
     raise typer.Exit(code)
 
 

@@ -107,7 +107,7 @@ def _wait(mesh: "Ingress", path: str, timeout: float, as_json: bool) -> dict[str
 
 
 def _fail(service: dict[str, Any], what: str, as_json: bool) -> None:
-    from mlmesh.cli.experiment_view import last_part
+    from mlmesh.cli.search_state import last_part
     from mlmesh.cli.serving_view import ready_condition
 
     condition, status = ready_condition(service), service.get("status", {})

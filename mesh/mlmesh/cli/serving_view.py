@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlmesh.cli.experiment_view import last_part
+from mlmesh.cli.search_state import last_part
 
 if TYPE_CHECKING:
     from rich.table import Table

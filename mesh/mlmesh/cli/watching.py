@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from mlmesh.cli.output import console
+from mlmesh.cli.output import console, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +17,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
 """How long a service that restarts is waited for, while something is watched."""
 _POLL_SECONDS = 0.25
+_LONGEST_POLL_SECONDS = 5.0
 
 
 def watch(
@@ -28,6 +29,7 @@ def watch(
     goes_on: str,
     quiet: bool = False,
     timeout_seconds: float | None = None,
+    rest: float = 0,
 ) -> T:
     """Reads again and again until it has ended; shows it on standard error.
 
@@ -41,17 +43,21 @@ def watch(
         goes_on: Said when the user interrupts: what is watched goes on, and how to come back to it.
         quiet: Show nothing.
         timeout_seconds: Give back what there is after this time, ended or not; None: wait for the end.
+        rest: Wait at least so many times as long as reading took before reading again (but 5 s at most), so that
+            watching what is slow to read costs the services little.
     """
     errors = console(stderr=True)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
     def loop(show: Callable[[T], None]) -> T:
         while True:
+            begun = time.monotonic()
             found = read()
+            took = time.monotonic() - begun
             show(found)
             if ended(found) or (deadline is not None and time.monotonic() > deadline):
                 return found
-            time.sleep(_POLL_SECONDS)
+            time.sleep(max(_POLL_SECONDS, min(rest * took, _LONGEST_POLL_SECONDS)))
 
     try:
         if quiet:
@@ -78,5 +84,5 @@ class _Teller:
         for line in self._tell(found):
             if line not in self._told:
                 self._told.add(line)
-                sys.stderr.write(f"{line}\n")
+                sys.stderr.write(f"{printable(line)}\n")
                 sys.stderr.flush()

@@ -20,6 +20,7 @@ ACCESS: AccessTable = {
     "mlmesh.katib.v1.ExperimentService": {
         "CreateExperiment": Access("create", "experiments", "parent"),
         "GetExperiment": Access("get", "experiments", "name"),
+        "GetExperimentReport": Access("get", "experiments", "name"),
         "ListExperiments": Access("list", "experiments", "parent"),
         "DeleteExperiment": Access("delete", "experiments", "name"),
         "UpdateExperiment": Access("update", "experiments", "experiment.name"),

@@ -32,6 +32,7 @@ class Settings(ServiceSettings):
     trial_memory_bytes: int = Field(0, ge=0, description="Memory of a trial's processes together; 0: no limit")
     trial_processes: int = Field(4096, ge=0, description="Processes and threads of a trial; 0: no limit")
     max_log_bytes: int = Field(64 << 20, ge=64 << 10, description="Largest log; of more, the middle is dropped")
+    max_model_bytes: int = Field(1 << 30, gt=0, description="Largest model of a trial that is kept")
     pipeline_user: str = Field("", description="On whose behalf trials make runs of pipelines; empty: LOCAL_USER")
     preload: str = Field(
         "numpy,sklearn.svm", description="Modules that Python trials find imported already, separated by commas"

@@ -25,6 +25,7 @@ from mlmesh_katib.experiment_run import ExperimentRun
 from mlmesh_katib.jobs.conditions import parse_conditions
 from mlmesh_katib.jobs.pipeline import API_VERSION as PIPELINE_API_VERSION
 from mlmesh_katib.manifest import ExperimentSpec, parse_manifest
+from mlmesh_katib.models import ModelKeeper
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.trial_name import several, split
 
@@ -54,6 +55,7 @@ class ExperimentEngine:
         self._wake = asyncio.Event()
         self._backend = make_backend(settings, self._launcher)
         self._root = settings.service_dir / "trials"
+        self._models = ModelKeeper(settings.resolved_artifact_root, settings.max_model_bytes)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -170,6 +172,10 @@ class ExperimentEngine:
             await asyncio.gather(task, return_exceptions=True)
         folder = self._root / str(experiment.id)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            await asyncio.to_thread(self._models.remove, experiment)
+        except ServiceError as error:  # the experiment is gone, whatever is left in the store
+            logger.warning("models of %s/%s are left: %s", namespace, name, error.message)
 
     async def _claim_forever(self) -> None:
         beat = self._settings.lease_seconds / 3
@@ -217,7 +223,7 @@ class ExperimentEngine:
             experiment = await asyncio.to_thread(self._store.get_experiment_by_id, experiment_id)
             if experiment is not None and experiment.active:
                 spec = parse_manifest(experiment.manifest, self._settings.max_trials)
-                run = ExperimentRun(experiment, spec, self._store, self._backend, self._slots)
+                run = ExperimentRun(experiment, spec, self._store, self._backend, self._slots, self._models)
                 self._runs[experiment_id] = run
                 await run.run()
             self._errors.pop(experiment_id, None)

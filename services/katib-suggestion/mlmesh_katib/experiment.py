@@ -66,6 +66,7 @@ class Trial:
         labels: What the algorithm gave it.
         ended_order: Its place among the trials of the experiment that have ended, from 1; None: it has not.
         started_ms, completed_ms: Milliseconds since the epoch.
+        model_uri: Where the model is that it made; empty: it made none.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Trial:
     ended_order: int | None = None
     started_ms: int | None = None
     completed_ms: int | None = None
+    model_uri: str = ""
 
     def enter(self, state: TrialState, message: str) -> "Trial":
         """Gives the trial in a new state, its conditions changed as Katib does."""

@@ -22,6 +22,7 @@ from mlmesh_katib.experiment import (
 )
 from mlmesh_katib.jobs.base import JobBackend
 from mlmesh_katib.manifest import ExperimentSpec
+from mlmesh_katib.models import ModelKeeper
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.suggestion import earlier_trials, next_trials
 from mlmesh_katib.trial_run import Surroundings, TrialRun
@@ -40,6 +41,7 @@ class ExperimentRun:
         store: Keeps it.
         backend: Runs its trials.
         slots: How many trials of all experiments may run at once.
+        models: Keeps what its trials make.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class ExperimentRun:
         store: KatibStore,
         backend: JobBackend,
         slots: asyncio.Semaphore,
+        models: ModelKeeper,
     ) -> None:
         self.experiment = experiment
         self._spec = spec
         self._store = store
         self._backend = backend
         self._slots = slots
+        self._models = models
         self._trials: dict[int, Trial] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._runs: dict[str, TrialRun] = {}
@@ -222,6 +226,7 @@ class ExperimentRun:
                 self._save,
                 self._reported,
                 lambda: self._leaving,
+                self._models,
             )
             self._runs[trial.name] = run = TrialRun(trial, around)
             await run.run()

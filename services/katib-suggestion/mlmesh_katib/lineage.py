@@ -8,7 +8,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from mlmesh_kit.errors import ServiceError
@@ -20,7 +20,7 @@ from mlmesh_protos.ml_metadata import metadata_store_service_pb2_grpc
 
 from mlmesh_katib.config import Settings
 from mlmesh_katib.experiment import REPORTED, Experiment, Trial, TrialState
-from mlmesh_katib.lineage_names import ARTIFACT_TYPE, CONTEXT_TYPE, EXECUTION_TYPE, METRIC, PARAMETER
+from mlmesh_katib.lineage_names import ARTIFACT_TYPE, CONTEXT_TYPE, EXECUTION_TYPE, METRIC, MODEL_TYPE, PARAMETER
 from mlmesh_katib.store import KatibStore
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ _STATES = {
 }
 
 
+class _Types(NamedTuple):
+    """Ids of types in the metadata service."""
+
+    context: int
+    execution: int
+    artifact: int
+    model: int
+
+
 class LineagePublisher:
     """Empties the outbox into the metadata service.
 
@@ -57,7 +66,7 @@ class LineagePublisher:
         self._owner = uuid.uuid4().hex
         self._metadata = ((USER_HEADER, settings.local_user),)
         self._stub: Any = None
-        self._types: tuple[int, int, int] | None = None
+        self._types: _Types | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -117,7 +126,7 @@ class LineagePublisher:
         if experiment is None:
             return
         types = await self._ensure_types()
-        context = _context(experiment, types[0])
+        context = _context(experiment, types.context)
         if not number:
             await self._put_context(context)
             return
@@ -134,11 +143,9 @@ class LineagePublisher:
             context.id = known.context.id
         await self._call("PutContexts", service.PutContextsRequest(contexts=[context]))
 
-    async def _put_trial(
-        self, experiment: Experiment, trial: Trial, context: mlmd.Context, types: tuple[int, int, int]
-    ) -> None:
+    async def _put_trial(self, experiment: Experiment, trial: Trial, context: mlmd.Context, types: _Types) -> None:
         name = f"{experiment.namespace}/{experiment.name}/{trial.name}"
-        execution = _execution(name, trial, types[1])
+        execution = _execution(name, trial, types.execution)
         known = await self._call(
             "GetExecutionByTypeAndName",
             service.GetExecutionByTypeAndNameRequest(type_name=EXECUTION_TYPE, execution_name=name),
@@ -147,19 +154,11 @@ class LineagePublisher:
             execution.id = known.execution.id
         pairs = []
         if trial.state in REPORTED:
-            event = mlmd.Event(type=mlmd.Event.OUTPUT)
-            event.path.steps.add(key="observation")
-            pair = service.PutExecutionRequest.ArtifactAndEvent(
-                artifact=_artifact(name, experiment, trial, types[2]), event=event
-            )
-            existing = await self._call(
-                "GetArtifactByTypeAndName",
-                service.GetArtifactByTypeAndNameRequest(type_name=ARTIFACT_TYPE, artifact_name=name),
-            )
-            if existing.HasField("artifact"):  # told before: its event is there too
-                pair.artifact.id = existing.artifact.id
-                pair.ClearField("event")
-            pairs.append(pair)
+            uri = f"katib://namespaces/{experiment.namespace}/experiments/{experiment.name}/trials/{trial.name}"
+            pairs.append(await self._output("observation", ARTIFACT_TYPE, _artifact(name, trial, types.artifact, uri)))
+        if trial.model_uri:
+            model = _artifact(name, trial, types.model, trial.model_uri)
+            pairs.append(await self._output("model", MODEL_TYPE, model))
         await self._call(
             "PutExecution",
             service.PutExecutionRequest(
@@ -170,7 +169,20 @@ class LineagePublisher:
             ),
         )
 
-    async def _ensure_types(self) -> tuple[int, int, int]:
+    async def _output(self, key: str, kind: str, artifact: mlmd.Artifact) -> Any:
+        event = mlmd.Event(type=mlmd.Event.OUTPUT)
+        event.path.steps.add(key=key)
+        pair = service.PutExecutionRequest.ArtifactAndEvent(artifact=artifact, event=event)
+        existing = await self._call(
+            "GetArtifactByTypeAndName",
+            service.GetArtifactByTypeAndNameRequest(type_name=kind, artifact_name=artifact.name),
+        )
+        if existing.HasField("artifact"):  # told before: its event is there too
+            pair.artifact.id = existing.artifact.id
+            pair.ClearField("event")
+        return pair
+
+    async def _ensure_types(self) -> _Types:
         if self._types is None:
             context = await self._call(
                 "PutContextType",
@@ -182,13 +194,14 @@ class LineagePublisher:
                     execution_type=mlmd.ExecutionType(name=EXECUTION_TYPE), can_omit_fields=True
                 ),
             )
-            artifact = await self._call(
-                "PutArtifactType",
-                service.PutArtifactTypeRequest(
-                    artifact_type=mlmd.ArtifactType(name=ARTIFACT_TYPE), can_omit_fields=True
-                ),
-            )
-            self._types = (context.type_id, execution.type_id, artifact.type_id)
+            artifacts = [
+                await self._call(
+                    "PutArtifactType",
+                    service.PutArtifactTypeRequest(artifact_type=mlmd.ArtifactType(name=name), can_omit_fields=True),
+                )
+                for name in (ARTIFACT_TYPE, MODEL_TYPE)
+            ]
+            self._types = _Types(context.type_id, execution.type_id, artifacts[0].type_id, artifacts[1].type_id)
         return self._types
 
     async def _call(self, method: str, request: Any) -> Any:
@@ -219,8 +232,7 @@ def _execution(name: str, trial: Trial, type_id: int) -> mlmd.Execution:
     return execution
 
 
-def _artifact(name: str, experiment: Experiment, trial: Trial, type_id: int) -> mlmd.Artifact:
-    uri = f"katib://namespaces/{experiment.namespace}/experiments/{experiment.name}/trials/{trial.name}"
+def _artifact(name: str, trial: Trial, type_id: int, uri: str) -> mlmd.Artifact:
     artifact = mlmd.Artifact(type_id=type_id, name=name, uri=uri, state=mlmd.Artifact.LIVE)
     for metric in trial.observation:
         artifact.custom_properties[metric.name].string_value = metric.latest

@@ -3,6 +3,8 @@
 CONTEXT_TYPE = "katib.Experiment"
 EXECUTION_TYPE = "katib.Trial"
 ARTIFACT_TYPE = "katib.Observation"
+MODEL_TYPE = "system.Model"
+"""Of models, as in Kubeflow Pipelines."""
 PARAMETER = "parameter/"
 """What the names of custom properties begin with that hold a trial's parameters."""
 METRIC = "metric/"

@@ -364,6 +364,7 @@ def _trial_values(trial: Trial) -> dict[str, Any]:
         "ended_order": trial.ended_order,
         "started_ms": trial.started_ms,
         "completed_ms": trial.completed_ms,
+        "model_uri": trial.model_uri or None,
     }
 
 
@@ -381,6 +382,7 @@ def _trial(row: Any) -> Trial:
         ended_order=row.ended_order,
         started_ms=row.started_ms,
         completed_ms=row.completed_ms,
+        model_uri=row.model_uri or "",
     )
 
 

@@ -40,6 +40,7 @@ TRIALS = sa.Table(
     sa.Column("reference", sa.Text),
     sa.Column("labels", sa.Text),
     sa.Column("ended_order", sa.Integer),
+    sa.Column("model_uri", sa.Text),
 )
 
 EARLIER_TRIALS = sa.Table(

@@ -6,20 +6,23 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from mlmesh_kit.errors import ServiceError, Unavailable
 
-from mlmesh_katib import checkpoints, collectors
+from mlmesh_katib import checkpoints, collectors, models
 from mlmesh_katib.algorithms import ALGORITHMS
 from mlmesh_katib.collectors import PUSHED, CollectionError, Collector, MetricLog, Place
 from mlmesh_katib.experiment import Experiment, Trial, TrialState, now_ms
 from mlmesh_katib.jobs.base import Ended, Job, JobBackend, JobSpec
 from mlmesh_katib.manifest import ExperimentSpec
+from mlmesh_katib.models import ModelKeeper
 from mlmesh_katib.objective import MetricSummary, summarize
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.template import render
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _BATCH = 1000
 _PUSH_SECONDS = 0.5
 
@@ -36,6 +39,7 @@ class Surroundings:
         save: Writes a trial in a new state.
         reported: Told of a trial that has reported something new; gives why it should be stopped early, or None.
         leaving: Tells whether being cancelled means that another replica goes on with the experiment.
+        models: Keeps the model that a trial makes.
     """
 
     experiment: Experiment
@@ -45,6 +49,7 @@ class Surroundings:
     save: Callable[[Trial], Awaitable[None]]
     reported: Callable[[Trial], Awaitable[str | None]]
     leaving: Callable[[], bool]
+    models: ModelKeeper
 
 
 def job_spec(experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> JobSpec:
@@ -71,6 +76,7 @@ def job_spec(experiment: Experiment, spec: ExperimentSpec, trial: Trial) -> JobS
         prepare=lambda work: {
             **collectors.prepare(spec.collector, work),
             **checkpoints.prepare(work, spec.algorithm, trial.labels),
+            **models.prepare(work),
         },
     )
 
@@ -120,7 +126,7 @@ class TrialRun:
                 )
             )
             return
-        await self._conclude(ended, problem)
+        await self._conclude(job, ended, problem)
         with contextlib.suppress(ServiceError):
             await around.backend.cleanup(spec, job.reference)
 
@@ -192,14 +198,15 @@ class TrialRun:
             self.stop_early(reason)
         return problem
 
-    async def _conclude(self, ended: Ended, problem: str) -> None:
+    async def _conclude(self, job: Job, ended: Ended, problem: str) -> None:
         found = await asyncio.to_thread(self._around.store.reports, self._namespace, self._trial.name)
         objective = self._around.spec.objective
         wanted = set(objective.metrics)
         observation = tuple(summarize([(log.name, log.value) for _, log in found if log.name in wanted]))
         self._trial = replace(self._trial, observation=observation)
         if self._stop_reason is not None:
-            await self._end(TrialState.EARLY_STOPPED, f"Trial is early stopped: {self._stop_reason}")
+            said = f"Trial is early stopped: {self._stop_reason}"
+            await self._end(TrialState.EARLY_STOPPED, said + await self._keep_model(job))
         elif not ended.ok:
             await self._end(TrialState.FAILED, f"Trial has failed: {ended.message}")
         elif missing := self._missing(observation):
@@ -207,7 +214,19 @@ class TrialRun:
             why = problem or f"the collector {kind} found no number as {', '.join(missing)}"
             await self._end(TrialState.METRICS_UNAVAILABLE, f"Metrics are not available: {why}")
         else:
-            await self._end(TrialState.SUCCEEDED, "Trial has succeeded")
+            await self._end(TrialState.SUCCEEDED, "Trial has succeeded" + await self._keep_model(job))
+
+    async def _keep_model(self, job: Job) -> str:
+        """Keeps what the trial has left; gives why it could not, as an addition to its message."""
+        if job.work_dir is None:
+            return ""
+        keeping = asyncio.to_thread(self._around.models.keep, self._around.experiment, self._trial, job.work_dir)
+        try:
+            self._trial = replace(self._trial, model_uri=await _whole(keeping))
+        except (ServiceError, OSError) as error:
+            why = error.message if isinstance(error, ServiceError) else error.strerror
+            return f"; its model was not kept: {why}"
+        return ""
 
     def _missing(self, observation: Sequence[MetricSummary]) -> Sequence[str]:
         """Gives the metrics of objectives that have no number; no text either, with an algorithm that takes one."""
@@ -223,11 +242,11 @@ class TrialRun:
         await self._around.save(self._trial)
 
 
-async def _whole(write: Awaitable[None]) -> None:
+async def _whole(write: Awaitable[T]) -> T:
     """Waits for a write that has begun even when cancelled: its thread cannot be stopped."""
     writing = asyncio.ensure_future(write)
     try:
-        await asyncio.shield(writing)
+        return await asyncio.shield(writing)
     except asyncio.CancelledError:
         await writing
         raise

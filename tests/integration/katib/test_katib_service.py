@@ -214,6 +214,17 @@ def test_the_log_of_a_trial_that_goes_on_printing(client, service):
     client.experiments.DeleteExperiment(pb.DeleteExperimentRequest(name="namespaces/default/experiments/talkative"))
 
 
+def test_a_log_that_is_followed_ends_when_its_experiment_is_deleted(client, service):
+    code = "import time; time.sleep(600)"
+    client.create(manifest("quiet", code, maxTrialCount=1, parallelTrialCount=1))
+    wait_until(lambda: client.trials("quiet") or None)
+    url = f"{service.http}/katib/v1/namespaces/default/experiments/quiet/trials/quiet-1/log"
+    with httpx.stream("GET", url, params={"follow": "true"}, timeout=20) as following:
+        assert following.status_code == 200  # though it has printed nothing yet
+        client.experiments.DeleteExperiment(pb.DeleteExperimentRequest(name="namespaces/default/experiments/quiet"))
+        assert following.read() == b""
+
+
 def test_an_expression_that_never_ends_stops_nobody(client):
     collector = {"source": {"filter": {"metricsFormat": [r"((?:\w|\w)+)!=(\d)"]}}}
     made = manifest("endless", "print('loss' + 's' * 60)", metricsCollectorSpec=collector, maxTrialCount=1)

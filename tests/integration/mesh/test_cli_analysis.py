@@ -37,7 +37,7 @@ def test_a_wide_loop_is_folded_and_what_failed_is_told(failed_run: CompletedProc
     lines = failed_run.stdout.splitlines()
     assert failed_run.returncode == 1 and "FAILED" in lines[0]
     assert any("12 iterations: 1 FAILED, 11 SUCCEEDED" in line for line in lines)
-    assert [line for line in lines if "count" in line and "FAILED" in line and "factor 3.0 is bad" in line]
+    assert [line for line in lines if "count" in line and "FAILED" in line and "factor 3.0 is bad" in line], lines
     assert not [line for line in lines if "for-loop-2[4]" in line]
     assert any("shaky" in line and "SUCCEEDED" in line and "attempt 2" in line for line in lines)
     assert f"  its log: mlmesh logs {failed_id} '{BAD}'" in lines

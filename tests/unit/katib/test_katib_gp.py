@@ -13,6 +13,7 @@ from mlmesh_katib.algorithms.gp.acquisition import log_improvement, log_improvem
 from mlmesh_katib.algorithms.gp.axes import axes_of
 from mlmesh_katib.algorithms.gp.model import Array, Likelihood, Parameters, Posterior, first_guesses, fit
 from mlmesh_katib.algorithms.gp.warp import warps
+from mlmesh_katib.algorithms.unit import to_unit
 from mlmesh_katib.space import Space, Value, make_space
 from mlmesh_kit.errors import InvalidArgument
 from scipy.integrate import quad
@@ -190,6 +191,15 @@ def test_trials_that_run_send_others_elsewhere() -> None:
     running = [*trials, Observed(first, None, running=True)]
     (second,) = suggest(Question(SPACE, {"random_state": "0"}, running, made=20), 1)
     assert second != first
+
+
+def test_where_there_is_noise_trials_that_run_are_not_made_twice() -> None:
+    noise = np.random.default_rng(2)
+    trials = search(SPACE, lambda point: objective(point) + float(noise.normal(0, 0.5)), 25)
+    points = suggest(Question(SPACE, {"random_state": "0"}, trials, made=25), 8)
+    units = to_unit(SPACE, points)
+    apart = np.abs(units[:, None, :] - units[None, :, :]).max(axis=2)
+    assert (apart + np.eye(8) > 0.005).all()
 
 
 def test_where_trials_fail_it_does_not_stay() -> None:

@@ -66,6 +66,7 @@ def test_shells_complete_commands_and_options() -> None:
     assert complete("mlmesh r", 1) == {"render", "rerun", "retry", "run", "runs"}
     assert {"--param", "--params-file", "--pdb", "--pipeline"} <= complete("mlmesh run --p", 2)
     assert complete("mlmesh lineage 1 --direction ", 4) == {"upstream", "downstream", "both"}
+    assert {"list", "watch", "trials", "edit", "delete"} <= complete("mlmesh tune ", 2)
 
 
 @pytest.mark.parametrize(

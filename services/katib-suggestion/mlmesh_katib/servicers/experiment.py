@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import empty_pb2, json_format
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +19,8 @@ from mlmesh_katib.engine import ExperimentEngine
 from mlmesh_katib.experiment import Condition, Experiment, Trial, TrialState, best_trial, optimal_trials
 from mlmesh_katib.manifest import parse_manifest
 from mlmesh_katib.objective import MetricSummary
+from mlmesh_katib.report.draw import draw
+from mlmesh_katib.report.look import POLICY
 from mlmesh_katib.store import KatibStore
 from mlmesh_katib.warm_start import EarlierTrials
 
@@ -42,6 +45,7 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
         self._engine = engine
         self._earlier = earlier
         self._max_trials = max_trials
+        self._drawing = asyncio.Lock()
 
     async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Any) -> pb.Experiment:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
@@ -59,6 +63,15 @@ class ExperimentServicer(experiment_pb2_grpc.ExperimentServiceServicer):
 
     def GetExperiment(self, request: pb.GetExperimentRequest, context: Any) -> pb.Experiment:
         return self._whole(self._find(request.name))
+
+    async def GetExperimentReport(self, request: pb.GetExperimentReportRequest, context: Any) -> HttpBody:
+        experiment = await asyncio.to_thread(self._find, request.name)
+        async with self._drawing:  # it takes a processor for a second: one at a time
+            html = await asyncio.to_thread(draw, self._store, experiment, self._max_trials)
+        await context.send_initial_metadata(
+            (("content-security-policy", POLICY), ("x-content-type-options", "nosniff"))
+        )
+        return HttpBody(content_type="text/html; charset=utf-8", data=html.encode())
 
     def ListExperiments(self, request: pb.ListExperimentsRequest, context: Any) -> pb.ListExperimentsResponse:
         namespace = parse_resource(request.parent, "namespaces/{namespace}", "parent")["namespace"]
@@ -200,6 +213,7 @@ def _trial(experiment: Experiment, trial: Trial) -> pb.Trial:
         completion_time=_timestamp(trial.completed_ms),
         attempts=trial.attempts,
         labels=trial.labels,
+        model_uri=trial.model_uri,
     )
 
 
@@ -208,6 +222,7 @@ def _optimal(trial: Trial) -> pb.OptimalTrial:
         best_trial_name=trial.name,
         parameter_assignments=_assignments(trial),
         observation=_observation(trial.observation),
+        model_uri=trial.model_uri,
     )
 
 

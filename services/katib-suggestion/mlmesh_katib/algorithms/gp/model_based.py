@@ -25,6 +25,9 @@ _MAX_OBSERVED = 1000
 _EXACT = 150
 """Up to as many trials the kernel's parameters are sought with all of them."""
 _FIRST_STEPS, _WARP_STEPS, _LAST_STEPS = 30, 10, 30
+_APART = 0.01
+"""How far a point is from those of trials that run, in some coordinate of the unit cube: where the model believes in
+noise it would ask for the same point again, whose value is about to be known."""
 
 
 def modelled(
@@ -50,21 +53,39 @@ def modelled(
     observed, losses = _observations(known)
     units = to_unit(space, observed)
     posterior, values = _believe(axes, units, losses)
-    waiting = [trial.point for trial in known if trial.running] + list(added)
-    if waiting:
-        posterior = posterior.believing(to_unit(space, waiting))
+    waiting = to_unit(space, [trial.point for trial in known if trial.running] + list(added))
+    if len(waiting):
+        posterior = posterior.believing(waiting)
     points: list[tuple[Value, ...]] = []
     for _ in range(count):
         best = float(posterior.at(units)[0].min())
         proposed = propose(axes, posterior, best, units, values, random)
-        point = next((p for p in from_unit(space, proposed) if p not in tried), None)
+        point = _first_new(from_unit(space, proposed), _distances(proposed, waiting), tried)
         if point is None:
             break
         tried.add(point)
         points.append(point)
         if len(points) < count:
-            posterior = posterior.believing(to_unit(space, [point]))
+            unit = to_unit(space, [point])
+            waiting = np.vstack([waiting, unit])
+            posterior = posterior.believing(unit)
     return points
+
+
+def _distances(points: Array, waiting: Array) -> Array:
+    """Gives how far (m, d) points are from the nearest of (k, d) others, by the coordinate that differs most."""
+    nearest = np.full(len(points), np.inf)
+    for other in waiting:
+        np.minimum(nearest, np.abs(points - other).max(axis=1), out=nearest)
+    return nearest
+
+
+def _first_new(
+    points: Sequence[tuple[Value, ...]], distances: Array, tried: set[tuple[Value, ...]]
+) -> tuple[Value, ...] | None:
+    """Gives the first point that was not tried and is apart from those that wait; failing that, any not tried."""
+    new = [(point, distance) for point, distance in zip(points, distances, strict=True) if point not in tried]
+    return next((point for point, distance in new if distance > _APART), new[0][0] if new else None)
 
 
 def _observations(known: Sequence[Observed]) -> tuple[list[tuple[Value, ...]], Array]:

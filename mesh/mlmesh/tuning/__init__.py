@@ -1,0 +1,1 @@
+"""`mlmesh.tune`: a Katib Experiment of a Python function."""
