@@ -12,11 +12,12 @@ from mlmesh_kit.http2 import status
 from mlmesh_kit.http2.compression import decompress
 from mlmesh_kit.http2.faults import ErrorCode, StreamFault
 from mlmesh_kit.http2.header_blocks import Fields
-from mlmesh_kit.http2.methods import Method, Observation, as_future
+from mlmesh_kit.http2.methods import Method, as_future
 from mlmesh_kit.http2.request_head import RequestHead, check_trailers
 from mlmesh_kit.http2.stream import Stream
 from mlmesh_kit.identity import ANONYMOUS, Caller
 from mlmesh_kit.interceptor import failure_of, status_of
+from mlmesh_kit.observation import Observation
 
 if TYPE_CHECKING:
     from mlmesh_kit.http2.server_connection import ServerConnection
