@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import queue
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -255,13 +256,17 @@ def test_no_call_is_lost_while_the_service_drains(tmp_path: Path) -> None:
 
         with service.channel() as channel:
             slow = [rpc(channel, "DoAsync").future(ask("slow", "1.0"), timeout=30) for _ in range(50)]
-            talk = rpc(channel, "Chat", "stream_stream")(iter([ask("a", "b")]), timeout=30)
+            words: queue.Queue[ReviewAccessRequest | None] = queue.Queue()
+            words.put(ask("a", "b"))
+            talk = rpc(channel, "Chat", "stream_stream")(iter(words.get, None), timeout=30)
             busy = [pool.submit(work, number) for number in range(8)]
-            until(begun.exists)
-            time.sleep(0.2)
+            assert next(talk).value == "a:b"
+            until(lambda: begun.exists() and begun.stat().st_size == 50)
             os.kill(service.pid, signal.SIGTERM)
             assert [one.result().value for one in slow] == ["slow:1.0"] * 50
-            assert [answer.value for answer in talk] == ["a:b"]
+            words.put(ask("c", "d"))
+            words.put(None)
+            assert [answer.value for answer in talk] == ["c:d"]
         found = [one.result(timeout=20) for one in busy]
         assert service.stop() == 0
     assert {code for _, code in found} == {"UNAVAILABLE"}
