@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
 
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError
 
 from mlmesh_serving.manifest import InferenceServiceSpec
-from mlmesh_serving.predictors import FORMATS, Predictor
+from mlmesh_serving.predictors import CODE, FORMATS, Predictor, bind
 from mlmesh_serving.stage import Stage, load_stage
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Tensor, TensorInfo, as_tensor, check_inputs
@@ -28,6 +28,12 @@ class Chain:
         postprocessor: After it; None: nothing.
         inputs: What the whole takes, as the manifest declares it; each request is held to it.
         outputs: What the whole gives, as the manifest declares it.
+
+    Attributes:
+        platform: The model's, in the protocol's words.
+        digest: SHA-256 of the model; empty: not known.
+        inputs: What the whole takes, as far as it is known.
+        outputs: What the whole gives, as far as it is known.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Chain:
         self._postprocessor = postprocessor
         self._declared = list(inputs)
         self.platform = predictor.platform
+        self.digest = ""
         self.inputs = self._declared or ([] if preprocessor else predictor.inputs)
         self.outputs = list(outputs) or ([] if postprocessor else predictor.outputs)
         self._is_async = any(stage is not None and stage.is_async for stage in (preprocessor, postprocessor))
@@ -75,21 +82,13 @@ class Chain:
 
     def _predict(self, tensors: list[Tensor]) -> list[Tensor]:
         source = f"the {self._preprocessor.role} gave" if self._preprocessor else "got"
-        if len(tensors) != 1:
-            raise InvalidArgument(f"the model takes one tensor, {source} {len(tensors)}", field="inputs")
-        tensor = tensors[0]
-        for info in self._predictor.inputs:
-            if not info.has_shape(tensor.data.shape):
-                raise InvalidArgument(
-                    f"the model takes {list(info.shape)}, {source} {list(tensor.data.shape)}",
-                    field=f"inputs[0] ({tensor.name}).shape",
-                )
+        arrays = bind(tensors, self._predictor.inputs, source)
         try:
-            result = self._predictor.predict(tensor.data)
+            results = self._predictor.predict(arrays)
         except Exception as error:
-            raise _failure("model", error, tensor.name) from error
+            raise _failure("model", error, tensors[0].name if len(tensors) == 1 else "") from error
         try:
-            return [as_tensor(self._predictor.output_name, result)]
+            return [as_tensor(name, result) for name, result in results.items()]
         except (TypeError, ValueError) as error:
             raise Internal(f"the model gave what is no tensor: {str(error)[:_MAX_REASON]}") from error
 
@@ -134,14 +133,21 @@ def load_chain(spec: InferenceServiceSpec, storage: ModelStorage) -> Chain:
         FailedPrecondition, InvalidArgument: Something is missing, not allowed, or cannot be loaded.
     """
     with ExitStack() as stack:
-        path = stack.enter_context(storage.local(spec.predictor.storage_uri, spec.predictor.field))
-        predictor = FORMATS[spec.predictor.format].load(path, spec.predictor.method)
+        wanted, options = spec.predictor, spec.predictor.options
+        model = stack.enter_context(storage.local(wanted.storage_uri, wanted.field, options.sha256))
+        if options.code_uri:
+            code = stack.enter_context(storage.local(options.code_uri, f"{wanted.where}.codeUri"))
+            options = replace(options, code=code)
+        predictor = FORMATS[wanted.format](model, options)
         stages: dict[str, Stage] = {}
         for role, stage in (("preprocessor", spec.preprocessor), ("postprocessor", spec.postprocessor)):
             if stage is not None:
                 folder = stack.enter_context(storage.local(stage.storage_uri, stage.field))
-                stages[role] = load_stage(role, folder, stage.target)
-        return Chain(predictor, stages.get("preprocessor"), stages.get("postprocessor"), spec.inputs, spec.outputs)
+                folder.check_code("Python code")
+                stages[role] = load_stage(role, folder.path, stage.target)
+        chain = Chain(predictor, stages.get("preprocessor"), stages.get("postprocessor"), spec.inputs, spec.outputs)
+        chain.digest = model.digest
+        return chain
 
 
 def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
@@ -150,7 +156,12 @@ def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
     Raises:
         InvalidArgument, FailedPrecondition: See `ModelStorage.check`.
     """
-    parts: list[Any] = [spec.preprocessor, spec.predictor, spec.postprocessor]
-    for part in parts:
-        if part is not None:
-            storage.check(part.storage_uri, part.field)
+    model = spec.predictor
+    if model.options.code_uri:
+        storage.check(model.options.code_uri, f"{model.where}.codeUri", "Python code")
+        storage.check(model.storage_uri, model.field)
+    else:
+        storage.check(model.storage_uri, model.field, CODE.get(model.format, ""))
+    for stage in (spec.preprocessor, spec.postprocessor):
+        if stage is not None:
+            storage.check(stage.storage_uri, stage.field, "Python code")

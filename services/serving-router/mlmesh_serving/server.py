@@ -24,7 +24,7 @@ def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
+    storage = ModelStorage(settings.storage)
     repository = ModelRepository(ServingStore(engine), storage)
     workers = Workers(settings.inference_threads or max(2, os.cpu_count() or 1))
     limits = Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors)
