@@ -12,11 +12,11 @@ from typing import Any
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_kit.names import check_name
 
+from mlmesh_serving.predictors.options import FIELDS, PredictorOptions, parse_options
 from mlmesh_serving.tensor import NUMPY_OF, TensorInfo
 
 API_VERSION = "serving.kserve.io/v1beta1"
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_METHODS = ("predict", "predict_proba", "decision_function")
 # KServe has these; they belong to a later state of this service, and are refused rather than ignored.
 _LATER = ("transformer", "explainer")
 _LATER_PREDICTOR = (
@@ -54,16 +54,21 @@ class PredictorSpec:
     """The model.
 
     Attributes:
-        format: Name of the model format: sklearn.
+        format: Name of the model format.
         storage_uri: A model file, or the folder it lies in.
-        method: What is called on the model: predict, predict_proba, decision_function.
-        field: Where the manifest says the storageUri, for messages.
+        options: How it is loaded.
+        where: Where the manifest says all this, for messages.
     """
 
     format: str
     storage_uri: str
-    method: str
-    field: str
+    options: PredictorOptions
+    where: str
+
+    @property
+    def field(self) -> str:
+        """Where the manifest says the storageUri, for messages."""
+        return f"{self.where}.storageUri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +141,8 @@ def _predictor(predictor: Mapping[str, Any], formats: frozenset[str]) -> Predict
             f"must be one of {', '.join(sorted(formats))}, got {given!r}", field=f"{where}.modelFormat.name"
         )
     _refuse(model, _LATER_MODEL, where)
-    _only(model, {"modelFormat", "storageUri", "method", *_KUBERNETES_MODEL, *_LATER_MODEL}, where)
-    method = model.get("method", "predict")
-    if method not in _METHODS:
-        raise InvalidArgument(f"must be one of {', '.join(_METHODS)}", field=f"{where}.method")
-    return PredictorSpec(given, _text(model, "storageUri", where), method, f"{where}.storageUri")
+    _only(model, {"modelFormat", "storageUri", *FIELDS, *_KUBERNETES_MODEL, *_LATER_MODEL}, where)
+    return PredictorSpec(given, _text(model, "storageUri", where), parse_options(model, given, where), where)
 
 
 def _stage(spec: Mapping[str, Any], key: str) -> StageSpec | None:

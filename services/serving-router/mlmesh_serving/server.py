@@ -26,7 +26,7 @@ def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
+    storage = ModelStorage(settings.storage)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
     loader = RevisionLoader(
         host,

@@ -27,6 +27,7 @@ from mlmesh_kit.testing import ServiceProcess
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.manifest import parse_manifest
+from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, ChainFiles, Plan
@@ -91,7 +92,11 @@ class World:
             },
         }
         spec = parse_manifest(manifest, frozenset({"sklearn"}))
-        files = ChainFiles(self.folder / "model.joblib", preprocessor=self.folder)
+        model, stages = (
+            LocalModel(path, path.as_uri(), "", True, "storageUri")
+            for path in (self.folder / "model.joblib", self.folder)
+        )
+        files = ChainFiles(model, preprocessor=stages)
         return Plan(spec, files, "1", Limits(1 << 24, 64), batching or Batching())
 
     def end_pools(self) -> None:
