@@ -215,7 +215,7 @@ def _refuse_ours(stage: Tree, where: str) -> None:
 
 def _as_kserve(model: Tree, kind: str) -> None:
     """Says a model in KServe's words; the check of its hash and formats of ours it has not."""
-    for field in ("class", "options", "sha256"):
+    for field in ("class", "codeUri", "config", "convertTo", "keepsRows", "sha256", "threads", "tolerance"):
         if model.get(field):
             raise RenderError(f"KServe has no predictor.{kind}.{field}; render the whole with: --render knative")
     method = model.pop("method", "predict")

@@ -183,7 +183,7 @@ def test_kserve_gets_the_manifest_with_the_share_of_the_canary(run: Any) -> None
     ("model", "more", "said"),
     [
         ({"sha256": "a" * 64}, {}, "predictor.model.sha256"),
-        ({"options": {"a": 1}}, {}, "predictor.model.options"),
+        ({"threads": 2}, {}, "predictor.model.threads"),
         ({"method": "decision_function"}, {}, "not decision_function"),
         ({}, {"preprocessor": {"python": {"class": "a:B", "storageUri": "s3://m"}}}, "no preprocessor"),
         ({}, {"explainer": {"shap": {}}}, "explainer.shap"),

@@ -64,7 +64,7 @@ spec:
       protocolVersion: v2
       storageUri: file:///m/iris
       sha256: "%s"
-      options: {threads: 2}
+      threads: 2
       env: [{name: OMP_NUM_THREADS, value: "1"}]
       resources: {limits: {cpu: "1"}}
   postprocessor:
@@ -110,8 +110,9 @@ def annotated(**annotations: str) -> dict[str, Any]:
 def test_everything_that_can_be_asked_for_is_understood() -> None:
     spec = parsed(WHOLE)
     found = spec.predictor
-    assert (found.format, found.version, found.runtime, found.protocol_version) == ("onnx", "1.2", "kserve-onnx", "v2")
-    assert (found.sha256, found.options, found.env) == ("ab" * 32, {"threads": 2}, {"OMP_NUM_THREADS": "1"})
+    assert (found.format, found.runtime, found.protocol_version) == ("onnx", "kserve-onnx", "v2")
+    assert (found.options.sha256, found.options.threads, found.env) == ("ab" * 32, 2, {"OMP_NUM_THREADS": "1"})
+    assert found.field == "manifest.spec.predictor.model.storageUri"
     assert spec.scaling == ScalingSpec(
         min_replicas=0,
         max_replicas=4,
@@ -177,8 +178,8 @@ def test_a_predictor_may_be_elsewhere() -> None:
 
 def test_kserves_variable_for_probabilities_is_understood() -> None:
     env = [{"name": "PREDICT_PROBA", "value": "true"}]
-    assert parsed(model(env=env)).predictor.method == "predict_proba"
-    assert parsed(model(env=env, method="predict")).predictor.method == "predict"
+    assert parsed(model(env=env)).predictor.options.method == "predict_proba"
+    assert parsed(model(env=env, method="predict")).predictor.options.method == "predict"
 
 
 def test_a_field_goes_before_an_annotation() -> None:
