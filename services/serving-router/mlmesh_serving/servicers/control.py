@@ -116,7 +116,7 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
         plain = stored.namespace == self._default_namespace
         return stored.name if plain else f"{stored.namespace}.{stored.name}"
 
-    def _message(self, stored: StoredService, rollout: Rollout | None) -> pb.InferenceService:
+    def _message(self, stored: StoredService, rollout: Rollout[Any] | None) -> pb.InferenceService:
         made = pb.InferenceService(
             name=f"namespaces/{stored.namespace}/inferenceservices/{stored.name}",
             status=status_of(stored, rollout, self._model(stored)),
