@@ -118,6 +118,15 @@ class Rollout(Generic[R]):
         return max(self._held, default=0)
 
     @property
+    def leading(self) -> int:
+        """The revision with the greatest share of those that answer; 0: none does."""
+        shares = self.shares
+        there = (
+            [(percent, number) for number, percent in shares.percents.items() if number in self._held] if shares else []
+        )
+        return max(there, default=(0, 0))[1]
+
+    @property
     def held(self) -> Mapping[int, R]:
         """The revisions in memory, by number."""
         return self._held
