@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 SLOW = ("httpx", "grpc", "pydantic", "yaml", "kfp", "sqlalchemy", "markdown_it", "psutil", "jsonschema", "numpy")
 COMMANDS = ("up", "down", "status", "logs", "doctor", "render", "run", "runs", "tune", "deploy", "predict", "lineage")
-COMMANDS += ("retry", "terminate", "rerun", "diff", "debug", "cache")
+COMMANDS += ("retry", "terminate", "rerun", "diff", "debug", "cache", "models", "traffic", "promote", "rollback")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
