@@ -29,6 +29,7 @@ from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.manifest import parse_manifest
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Limits
+from mlmesh_serving.workers import supervisor
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, ChainFiles, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
@@ -192,7 +193,8 @@ def test_the_only_worker_is_followed_by_another_and_requests_wait_for_it(world):
     assert submit(world, pool, 4) == [[4]]
 
 
-def test_a_model_that_crashes_again_and_again_is_refused_at_once(world):
+def test_a_model_that_crashes_again_and_again_is_refused_at_once(world, monkeypatch):
+    monkeypatch.setattr(supervisor, "SOON_SECONDS", 0.1)  # shorter than the first pause
     pool = world.pool(batching=Batching(1))
 
     async def ask() -> ServiceError:
