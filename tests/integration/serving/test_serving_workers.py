@@ -222,6 +222,12 @@ def test_a_worker_that_hangs_is_killed(world):
     assert other == [2]
 
 
+def test_a_worker_that_does_not_even_begin_is_killed(world):
+    pool = world.pool(timeout_seconds=0.2, hang_seconds=0.1)
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    assert submit(world, pool, 5) == [[5]]  # by another
+
+
 def test_a_worker_that_grows_is_replaced_and_no_request_is_lost(world):
     pool = world.pool(resident_bytes=1)  # each is larger
     first = pool.pids
