@@ -1,8 +1,8 @@
 """scikit-learn models as ONNX models, if they give the same numbers.
 
 The converted model computes with 32-bit floats. Before it is served, both predict synthetic rows, and what they give is
-compared. Rows that lie on a threshold of a tree may end up on the other side of it, so the rows are drawn from where
-the model's own numbers (thresholds, means and scales, bounds) say that its data lie.
+compared. The rows are drawn from where the model's own numbers (thresholds of trees, means and scales, bounds) say that
+its data lie: elsewhere a loss of digits would not show.
 """
 
 import warnings
