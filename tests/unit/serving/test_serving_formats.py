@@ -1,5 +1,7 @@
 """Each model format, with a small model of the real library: what is served is what the library itself answers."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,10 @@ import joblib
 import numpy as np
 import pytest
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
-from mlmesh_serving.predictors import FORMATS, Predictor, PredictorOptions, bind
-from mlmesh_serving.predictors.options import METHODS, VERSIONS, parse_options
+from mlmesh_serving.predictors import FORMAT_NAMES
+from mlmesh_serving.predictors.base import Predictor, bind
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.predictors.options import METHODS, VERSIONS, PredictorOptions, parse_options
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Tensor, TensorInfo
 from sklearn.datasets import load_breast_cancer, load_iris
@@ -493,3 +497,9 @@ def test_options_that_are_wrong(name, model, field):
 
 def test_tables_of_formats_name_formats():
     assert METHODS.keys() <= FORMATS.keys() and VERSIONS.keys() <= FORMATS.keys()
+
+
+def test_the_router_knows_the_names_of_all_formats_without_importing_any():
+    assert FORMATS.keys() == FORMAT_NAMES
+    code = "import mlmesh_serving.server, sys; sys.exit(any(m in sys.modules for m in ('numpy', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ from mlmesh_kit.errors import FailedPrecondition, ServiceError, Unavailable
 from mlmesh_kit.launch import ExitStatus, Process
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
-from mlmesh_serving.tensor import TensorInfo
+from mlmesh_serving.datatypes import TensorInfo
 from mlmesh_serving.workers import frames
 from mlmesh_serving.workers.faults import decode_fault
 from mlmesh_serving.workers.plan import Loaded
