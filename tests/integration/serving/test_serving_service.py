@@ -8,6 +8,7 @@ import grpc
 import httpx
 import joblib
 import numpy as np
+import psutil
 import pytest
 from google.protobuf import json_format
 from mlmesh_kit.testing import ServiceProcess
@@ -261,6 +262,19 @@ def test_rest_names_what_is_wrong_with_a_body(plain, body, expected):
     assert expected in answer.json()["error"]
 
 
+def test_a_batcher_lets_requests_wait_for_one_another(service, iris):
+    made = manifest(service.data_dir, "joined")
+    made["spec"]["predictor"]["batcher"] = {"maxBatchSize": 2, "maxLatency": 60_000}
+    create(service, made)
+    wait_for(service, "joined")
+    infer = stubs(service)[0].ModelInfer
+    request = infer_request(iris[0][:1], raw=True, model="joined")
+    code, _ = status_of(lambda: infer(request, timeout=0.3))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    answers = [infer.future(request, timeout=30) for _ in range(3)]  # one fills the batch of the one that was given up
+    assert [answer.result().model_version for answer in answers] == ["1"] * 3
+
+
 def test_unknown_models_are_not_found(plain, iris):
     code, message = status_of(lambda: stubs(plain)[0].ModelInfer(infer_request(iris[0], raw=True, model="nope")))
     assert (code, message) == (grpc.StatusCode.NOT_FOUND, "model 'nope' not found")
@@ -352,15 +366,20 @@ def test_another_user_may_do_nothing(plain, iris):
     assert answer.status_code == 403
 
 
-def test_what_was_answered_survives_kill_9(tmp_path, iris):
+def test_what_was_answered_survives_kill_9_and_no_process_does(tmp_path, iris):
     folder = tmp_path / "artifacts" / "iris"
     folder.mkdir(parents=True)
     joblib.dump(iris[2], folder / "model.joblib")
     process = ServiceProcess("mlmesh_serving", "MLMESH_SERVING_", tmp_path)
     with process:
         create(process, manifest(tmp_path, "iris"))
+        wait_for(process, "iris")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 2  # the helper that workers are forked from, and the model's worker
         process.kill()
+        assert not psutil.wait_procs(children, timeout=10)[1]
         process.start()
+        assert len(list((tmp_path / "serving-router").glob("workers-*"))) == 1  # what was left is cleared away
         wait_for(process, "iris")
         answer = stubs(process)[0].ModelInfer(infer_request(iris[0], raw=True))
         assert np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.int64), iris[2].predict(iris[0]))
