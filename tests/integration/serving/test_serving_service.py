@@ -20,6 +20,9 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 STAGES = """
+import pathlib
+import time
+
 import numpy as np
 
 class Halve:
@@ -45,6 +48,11 @@ class Around:
 
 class Neither:
     pass
+
+def slow(a: np.ndarray) -> np.ndarray:
+    open(pathlib.Path(__file__).with_name("begun"), "w").close()
+    time.sleep(0.5)
+    return a
 
 def two_arguments(a, b):
     return a
@@ -412,6 +420,7 @@ def test_what_was_answered_survives_kill_9_and_no_process_does(tmp_path, iris):
     folder = tmp_path / "artifacts" / "iris"
     folder.mkdir(parents=True)
     joblib.dump(iris[2], folder / "model.joblib")
+    (folder / "stages.py").write_text(STAGES)
     process = ServiceProcess("mlmesh_serving", "MLMESH_SERVING_", tmp_path)
     with process:
         create(process, manifest(tmp_path, "iris"))
@@ -425,3 +434,14 @@ def test_what_was_answered_survives_kill_9_and_no_process_does(tmp_path, iris):
         wait_for(process, "iris")
         answer = stubs(process)[0].ModelInfer(infer_request(iris[0], raw=True))
         assert np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.int64), iris[2].predict(iris[0]))
+
+        # What is in flight when it is told to end is answered.
+        create(process, staged(tmp_path, "slow", pre="stages:slow"))
+        wait_for(process, "slow")
+        answer = stubs(process)[0].ModelInfer.future(infer_request(iris[0][:1], raw=True, model="slow"))
+        deadline = time.monotonic() + 20
+        while not (folder / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.stop() == 0
+        assert answer.result().model_name == "slow"
