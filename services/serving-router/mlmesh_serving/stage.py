@@ -81,15 +81,65 @@ class Stage:
 
 
 def load_stage(role: str, folder: Path, target: str) -> Stage:
-    """Imports a stage from its folder, under a name of its own, so that stages of several models never mix.
+    """Imports a stage from its folder, and makes it if it is a class.
 
     Args:
         role: `preprocessor` or `postprocessor`.
+        folder: Where the module lies.
+        target: `module:Class` or `module:function`.
+
+    Raises:
+        FailedPrecondition: See `import_target`; or the stage has not the right form.
+    """
+    found = import_target(role, folder, target)
+    function = _made(role, target, found) if inspect.isclass(found) else found
+    return Stage(role, function, takes_mapping=takes_mapping(role, target, function))
+
+
+def load_transformer(folder: Path, target: str) -> tuple[Stage | None, Stage | None]:
+    """Imports a transformer from its folder and makes it, once: its methods `preprocess` and `postprocess` are stages.
+
+    Args:
+        folder: Where the module lies.
+        target: `module:Class`.
+
+    Raises:
+        FailedPrecondition: See `import_target`; or it is no class, has neither method, or one has not the right form.
+    """
+    role = "transformer"
+    found = import_target(role, folder, target)
+    if not inspect.isclass(found):
+        raise FailedPrecondition(f"{role}: {target} must be a class with the methods preprocess, postprocess")
+    made = _made(role, target, found)
+    stages: list[Stage | None] = []
+    for name in ("preprocess", "postprocess"):
+        method = getattr(made, name, None)
+        if method is None:
+            stages.append(None)
+            continue
+        stages.append(Stage(f"{name}or", method, takes_mapping=takes_mapping(role, f"{target}.{name}", method)))
+    if stages == [None, None]:
+        raise FailedPrecondition(f"{role}: {target} has neither of the methods preprocess, postprocess")
+    return stages[0], stages[1]
+
+
+def _made(role: str, target: str, found: Any) -> Any:
+    try:
+        return found()
+    except Exception as error:
+        raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def import_target(role: str, folder: Path, target: str) -> Any:
+    """Imports a class or function from a folder, under a name of its own, so that those of several models never mix.
+
+    Args:
+        role: What it is for, for messages.
         folder: Where the module lies. It may import other modules of the folder while it is imported itself.
         target: `module:Class` or `module:function`.
 
     Raises:
-        FailedPrecondition: The module or the name is missing, importing fails, or the stage has not the right form.
+        FailedPrecondition: The module or the name is missing, or importing fails.
     """
     module_name, _, name = target.partition(":")
     path = folder / (module_name.replace(".", "/") + ".py")
@@ -97,15 +147,13 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
         raise FailedPrecondition(f"{role}: there is no module {module_name} in its folder")
     try:
         module = _import(folder, check_inside(folder, path))
-        if not hasattr(module, name):
-            raise FailedPrecondition(f"{role}: {module_name} has no {name}")
-        found = getattr(module, name)
-        function: Any = found() if inspect.isclass(found) else found
     except FailedPrecondition:
         raise
     except Exception as error:
         raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
-    return Stage(role, function, takes_mapping=_check_types(role, target, function))
+    if not hasattr(module, name):
+        raise FailedPrecondition(f"{role}: {module_name} has no {name}")
+    return getattr(module, name)
 
 
 def _import(folder: Path, path: Path) -> types.ModuleType:
@@ -139,8 +187,8 @@ def _forget(folder: Path, names: set[str]) -> None:
             del sys.modules[name]
 
 
-def _check_types(role: str, target: str, function: Any) -> bool:
-    """Checks a stage's signature; tells whether it takes a dict.
+def takes_mapping(role: str, target: str, function: Any) -> bool:
+    """Checks the signature of what takes tensors; tells whether it takes a dict.
 
     Raises:
         FailedPrecondition: It does not take one argument, or its annotations are of no tensors.
@@ -156,9 +204,9 @@ def _check_types(role: str, target: str, function: Any) -> bool:
         annotations = typing.get_type_hints(routine)
     except Exception as error:
         raise FailedPrecondition(f"{role}: the annotations of {target} cannot be read: {error}") from error
-    takes_mapping = _is_mapping(annotations.get(positional[0].name), f"{role}: {target} must take")
+    is_mapping = _is_mapping(annotations.get(positional[0].name), f"{role}: {target} must take")
     _is_mapping(annotations.get("return"), f"{role}: {target} must give")
-    return takes_mapping
+    return is_mapping
 
 
 def _is_mapping(annotation: Any, must: str) -> bool:
