@@ -39,6 +39,7 @@ class UnaryCall:
         "_head",
         "_incoming",
         "_method",
+        "_moved_by",
         "_observation",
         "_over",
         "_reserved",
@@ -56,6 +57,7 @@ class UnaryCall:
         self._head = head
         self._method = method
         self._incoming = IncomingMessage(connection.limits.message)
+        self._moved_by: float | None = None  # see _expect_by
         self._reserved = False
         self._over = False  # answered, or nobody waits for an answer
         self._running = False
@@ -118,9 +120,20 @@ class UnaryCall:
         except (ResourceExhausted, Unimplemented) as error:
             self._fail(error)
             return
-        if missing > self._stream.receive_window:
-            self._reserved = True
-            self._connection.reservations.ask(self._stream, missing - self._stream.receive_window)
+        missing -= self._stream.receive_window
+        if missing <= 0:
+            return
+        if not self._connection.door.has_room(missing):
+            self._fail(ResourceExhausted("too many large messages at the same time", retry_after_seconds=1))
+            return
+        self._expect_by(missing)
+        self._reserved = True
+        self._connection.reservations.ask(self._stream, missing)
+
+    def _expect_by(self, size: int) -> None:
+        """Sets the time by which so many bytes must have come, or have been taken."""
+        limits = self._connection.limits
+        self._moved_by = self._connection.loop.time() + limits.stall_seconds + size / limits.slowest
 
     def headers_received(self, fields: Fields, *, ended: bool) -> None:
         """See Exchange: the request's trailers, of which gRPC has none, but HTTP does."""
@@ -140,6 +153,7 @@ class UnaryCall:
         except (Internal, Unimplemented) as error:
             self._fail(error)
             return
+        self._moved_by = None
         self._release()
         contextvars.copy_context().run(self._run, message, compressed)
 
@@ -221,11 +235,16 @@ class UnaryCall:
             except InvalidArgument as error:
                 self._fail(Internal(f"the answer's {error.message}"))
                 return
-        self._finish("OK")
         stream = self._stream
         if self._connection.outbox.message(stream, status.RESPONSE_HEAD, message, end):
+            self._finish("OK")
             self._connection.local_end(stream)
             return
+        if len(message) > stream.send_window and not self._connection.door.has_room(len(message)):
+            self._fail(ResourceExhausted("too many answers wait to be taken", retry_after_seconds=1))
+            return
+        self._finish("OK")
+        self._expect_by(len(message))
         stream.send_headers(status.RESPONSE_HEAD)
         stream.send_message(message, end)
 
@@ -272,9 +291,10 @@ class UnaryCall:
         """Looks after what did not happen; called every second."""
         if self.deadline is not None and now > self.deadline:
             self._expire()  # while the request was still coming: the handler has a timer of its own
-        if now - self._stream.since <= self._connection.limits.stall_seconds or self._running:
+        stalled = now - self._stream.since > self._connection.limits.stall_seconds
+        if self._running or not (stalled or (self._moved_by is not None and now > self._moved_by)):
             return
         if not self._over:
-            self._fail(DeadlineExceeded("the request did not come"))
+            self._fail(DeadlineExceeded("the request did not come in time"))
         elif self._stream.queue:  # an answer that nobody takes
             self._stream.abort(ErrorCode.CANCEL)

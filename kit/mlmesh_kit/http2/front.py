@@ -17,6 +17,7 @@ from mlmesh_kit.http2.upstream import Upstream
 from mlmesh_kit.interceptor import Surroundings
 
 _LONGEST_PATH: Final = 107  # of a unix socket, on Linux
+_MESSAGES_HELD: Final = 8  # of the largest kind, at the same time
 
 
 class Front:
@@ -50,7 +51,12 @@ class Front:
         methods = {path: Method(path, raw, rules[path], around) for path, raw in raw_methods.items()}
         limits = Limits(message=settings.max_message_bytes, gathered=2 * settings.max_message_bytes)
         self._server = Http2Server(
-            methods, loop, limits=limits, most_calls=settings.max_concurrent_rpcs, upstream=self._upstream
+            methods,
+            loop,
+            limits=limits,
+            most_calls=settings.max_concurrent_rpcs,
+            most_bytes=_MESSAGES_HELD * settings.max_message_bytes,
+            upstream=self._upstream,
         )
 
     async def start(self, listener: socket.socket) -> None:

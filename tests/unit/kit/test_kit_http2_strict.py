@@ -296,6 +296,75 @@ def test_requests_wait_for_room_and_all_end() -> None:
     wire.close()
 
 
+def test_all_connections_together_hold_no_more_than_they_may() -> None:
+    """Large requests, and large answers that nobody takes: the next one is refused, small calls go on."""
+    wire = Wire(most_bytes=500_000)
+    client = StrictClient(wire)
+    client.h2.increment_flow_control_window(1 << 24)
+    begun = client.ask(message(b"z" * 400_000)[:1000], end=False)
+    one = wire.connection, wire.pipe
+    wire.connect()
+    two = wire.connection, wire.pipe
+    other = StrictClient(wire)
+    assert other.fields(other.ask(message(b"z" * 400_000)[:1000], end=False))["grpc-status"] == "8"
+    assert other.body(other.ask(message(b"small"))) == message(b"small")
+
+    wire.connection, wire.pipe = one
+    client.push(begun, message(b"z" * 400_000)[1000:])
+    assert len(client.body(begun)) == 65_535  # the rest waits
+    wire.connection, wire.pipe = two
+    assert other.fields(other.ask(message(b"z" * 300_000)[:1000], end=False))["grpc-status"] == "8"
+
+    wire.connection, wire.pipe = one
+    while not client.of(h2.events.StreamEnded, begun):
+        client.take(begun)
+    wire.connection, wire.pipe = two
+    assert len(other.body(other.ask(message(b"z" * 400_000)))) == 65_525  # the small answer had the others
+    assert (one[0].held, two[0].held) == (0, 400_005 - 65_525)
+    one[1].abort()
+    wire.close()
+    assert two[0].held == 0
+
+
+def test_answers_that_nobody_takes_are_not_piled_up() -> None:
+    wire = Wire(most_bytes=3 << 20)
+    client = StrictClient(wire)
+    wire.server.methods[b"/Echo/Echo"].handler = lambda data, call: BIG
+    streams = [client.ask(message(b"")) for _ in range(10)]
+    assert [client.fields(stream).get("grpc-status") for stream in streams] == [None] * 3 + ["8"] * 7
+    wire.pipe.abort()
+    assert not wire.server.connections and not wire.connection.held
+    wire.close()
+
+
+@pytest.mark.parametrize("direction", ["request", "answer"])
+def test_a_large_message_that_trickles_is_given_up(direction: str) -> None:
+    """There is always some progress, but too little."""
+    wire = Wire(limits=Limits(stall_seconds=10, slowest=100_000))
+    client = StrictClient(wire)
+    client.h2.increment_flow_control_window(1 << 24)
+    body = message(BIG)
+    stream = client.ask(body[:100_000] if direction == "request" else body, end=direction == "answer")
+    for second in range(23):
+        assert stream in wire.connection.streams and second < 22
+        if direction == "request":
+            client.h2.send_data(stream, b"z" * 1000)
+        else:
+            client.h2.increment_flow_control_window(1000, stream)
+        client.exchange()
+        wire.wait(1)
+        client.exchange()
+        if stream not in wire.connection.streams:
+            break
+    assert second in {19, 20, 21}  # 10 s, and 10 for a mebibyte
+    if direction == "request":
+        assert client.fields(stream)["grpc-status"] == "4"
+    else:
+        assert client.of(h2.events.StreamReset, stream)
+    assert wire.connection.held == 0
+    wire.close()
+
+
 def test_draining(wire: Wire, client: StrictClient) -> None:
     """First "go, when you can"; once the client knows, the last stream; the end when that is answered."""
     answers: list[asyncio.Future[bytes]] = []
