@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -22,6 +22,9 @@ from mlmesh_kit.observation import Observation
 
 if TYPE_CHECKING:
     from mlmesh_kit.http2.server_connection import ServerConnection
+
+_NOTHING: Final = IncomingMessage(0)
+"""In the place of a message that has been taken, or that nobody needs any more."""
 
 
 class UnaryCall:
@@ -147,7 +150,7 @@ class UnaryCall:
         if self._over:
             return
         try:
-            compressed, message = self._incoming.take()
+            compressed = self._incoming.check()
             if compressed and (compressed != 1 or not self._head.encoding):
                 raise Internal("a message marked as compressed, and no grpc-encoding")
         except (Internal, Unimplemented) as error:
@@ -155,15 +158,15 @@ class UnaryCall:
             return
         self._moved_by = None
         self._release()
-        contextvars.copy_context().run(self._run, message, compressed)
+        contextvars.copy_context().run(self._run, self._head.encoding if compressed else b"")
 
-    def _run(self, message: bytes, compressed: int) -> None:
+    def _run(self, encoding: bytes) -> None:
         self._running = True
         self._connection.door.calls += 1
         self._observation = self._method.begin(self._head)
         try:
-            inflated = self._inflate(message) if compressed else message
-            answer = self._admit(inflated) if isinstance(inflated, bytes) else self._inflate_and_admit(inflated)
+            message = self._message(encoding)
+            answer = self._admit(message) if isinstance(message, bytes) else self._unpack_and_admit(message)
             if isinstance(answer, bytes):
                 self._ran()
                 self._answer(answer)
@@ -177,15 +180,19 @@ class UnaryCall:
         if self.deadline is not None:
             self._timer = self._connection.loop.call_at(self.deadline, self._expire)
 
-    def _inflate(self, message: bytes) -> bytes | Awaitable[bytes]:
+    def _message(self, encoding: bytes) -> bytes | Awaitable[bytes]:
+        """Gives the request; a large one is put together, or decompressed, in a thread."""
+        incoming, self._incoming = self._incoming, _NOTHING
+        loop = self._connection.loop
+        if not encoding:
+            return loop.run_in_executor(None, incoming.take) if incoming.is_large else incoming.take()
+        data = incoming.take()
         limit = self._connection.limits.message
-        found = decompress_small(self._head.encoding, message, limit)
-        if found is not None:
-            return found
-        return self._connection.loop.run_in_executor(None, decompress, self._head.encoding, message, limit)
+        message = decompress_small(encoding, data, limit)
+        return loop.run_in_executor(None, decompress, encoding, data, limit) if message is None else message
 
-    async def _inflate_and_admit(self, inflating: Awaitable[bytes]) -> bytes:
-        answer = self._admit(await inflating)
+    async def _unpack_and_admit(self, message: Awaitable[bytes]) -> bytes:
+        answer = self._admit(await message)
         return answer if isinstance(answer, bytes) else await answer
 
     def _admit(self, message: bytes) -> bytes | Awaitable[bytes]:
@@ -259,7 +266,7 @@ class UnaryCall:
     def _finish(self, code: str) -> None:
         """Nothing more is to come of it but bytes that are queued."""
         self._over = True
-        self._incoming = IncomingMessage(0)  # what has come is not needed any more
+        self._incoming = _NOTHING
         self._release()
         if self._timer is not None:
             self._timer.cancel()
