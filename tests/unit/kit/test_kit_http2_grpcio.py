@@ -255,7 +255,7 @@ def test_no_call_is_lost_while_the_service_drains(tmp_path: Path) -> None:
                     done += 1
 
         with service.channel() as channel:
-            slow = [rpc(channel, "DoAsync").future(ask("slow", "1.0"), timeout=30) for _ in range(50)]
+            slow = [rpc(channel, "DoAsync").future(ask("slow", "0.6"), timeout=30) for _ in range(50)]
             words: queue.Queue[ReviewAccessRequest | None] = queue.Queue()
             words.put(ask("a", "b"))
             talk = rpc(channel, "Chat", "stream_stream")(iter(words.get, None), timeout=30)
@@ -263,7 +263,7 @@ def test_no_call_is_lost_while_the_service_drains(tmp_path: Path) -> None:
             assert next(talk).value == "a:b"
             until(lambda: begun.exists() and begun.stat().st_size == 50)
             os.kill(service.pid, signal.SIGTERM)
-            assert [one.result().value for one in slow] == ["slow:1.0"] * 50
+            assert [one.result().value for one in slow] == ["slow:0.6"] * 50
             words.put(ask("c", "d"))
             words.put(None)
             assert [answer.value for answer in talk] == ["c:d"]
