@@ -247,7 +247,8 @@ class UnaryCall:
             self._finish("OK")
             self._connection.local_end(stream)
             return
-        if len(message) > stream.send_window and not self._connection.door.has_room(len(message)):
+        waits = len(message) > stream.send_window or self._connection.outbox.stalled
+        if waits and not self._connection.door.has_room(len(message)):
             self._fail(ResourceExhausted("too many answers wait to be taken", retry_after_seconds=1))
             return
         self._finish("OK")

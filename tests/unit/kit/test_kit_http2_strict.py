@@ -326,9 +326,15 @@ def test_all_connections_together_hold_no_more_than_they_may() -> None:
     assert two[0].held == 0
 
 
-def test_answers_that_nobody_takes_are_not_piled_up() -> None:
+@pytest.mark.parametrize("what_is_shut", ["window", "transport"])
+def test_answers_that_nobody_takes_are_not_piled_up(what_is_shut: str) -> None:
     wire = Wire(most_bytes=3 << 20)
     client = StrictClient(wire)
+    if what_is_shut == "transport":
+        client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 24})
+        client.h2.increment_flow_control_window(1 << 24)
+        client.exchange()
+        wire.pipe.full = True
     wire.server.methods[b"/Echo/Echo"].handler = lambda data, call: BIG
     streams = [client.ask(message(b"")) for _ in range(10)]
     assert [client.fields(stream).get("grpc-status") for stream in streams] == [None] * 3 + ["8"] * 7
