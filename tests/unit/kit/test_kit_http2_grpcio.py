@@ -33,7 +33,7 @@ def process(folder: Path, **settings: str) -> ServiceProcess:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with process(tmp_path_factory.mktemp("echo")) as running:
+    with process(tmp_path_factory.mktemp("echo"), MAX_CONCURRENT_RPCS="2000") as running:
         yield running
 
 
@@ -217,7 +217,7 @@ def test_aio_clients_at_once_on_one_connection(service: ServiceProcess) -> None:
     asyncio.run(many())
 
 
-def test_more_calls_than_streams(tmp_path: Path) -> None:
+def test_more_calls_than_streams(service: ServiceProcess) -> None:
     """A connection takes 1024 streams: a client's further calls wait for one, and a fifth of them is given up."""
 
     async def calls(address: str) -> list[bool]:
@@ -233,8 +233,7 @@ def test_more_calls_than_streams(tmp_path: Path) -> None:
 
             return list(await asyncio.gather(*(one(number) for number in range(1300))))
 
-    with process(tmp_path, MAX_CONCURRENT_RPCS="1300") as service:
-        answers = asyncio.run(calls(service.grpc))
+    answers = asyncio.run(calls(service.grpc))
     assert len(answers) == 1300 and all(answers)
 
 
