@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import contextlib
+import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import uvloop
 from mlmesh_kit.errors import InvalidArgument, ServiceError, Unavailable, to_status
 from mlmesh_kit.http2.client import RawClient
+from mlmesh_kit.http2.front import private_folder
 from mlmesh_kit.http2.server import Http2Server
 from mlmesh_kit.http2.upstream import Upstream
 from support.h2_server import H2Peer, H2Server, until
@@ -182,3 +185,24 @@ def test_without_a_server_behind_there_are_no_other_methods() -> None:
         await server.stop(0)
 
     asyncio.run(test())
+
+
+def test_the_folders_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
+    """Not those where somebody listens, or may be about to."""
+    with contextlib.ExitStack() as stack:
+        for name, age in (("grpc-dead", 100), ("grpc-bare", 100), ("grpc-alive", 100), ("grpc-young", 10)):
+            folder = tmp_path / name
+            folder.mkdir()
+            if name != "grpc-bare":
+                listener = socket.socket(socket.AF_UNIX)
+                listener.bind(str(folder / "s"))
+                if name == "grpc-alive":
+                    listener.listen()
+                    stack.enter_context(listener)
+                else:
+                    listener.close()
+            os.utime(folder, (time.time() - age,) * 2)
+        with private_folder(tmp_path) as made:
+            assert {path.name for path in tmp_path.iterdir()} == {"grpc-alive", "grpc-young", Path(made).name}
+            assert Path(made).stat().st_mode & 0o777 == 0o700
+        assert not Path(made).exists()
