@@ -1,0 +1,317 @@
+"""Scales the revisions of this process: takes samples, asks the autoscalers, keeps the machine's bound."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mlmesh_kit.errors import ServiceError, Unavailable
+
+from mlmesh_serving.scaling import metrics
+from mlmesh_serving.scaling.activity import Activity
+from mlmesh_serving.scaling.autoscaler import Autoscaler, Decision
+from mlmesh_serving.scaling.meter import RequestMeter
+from mlmesh_serving.scaling.share import share
+from mlmesh_serving.scaling.spec import ScalingSpec
+
+logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 60.0
+
+RevisionKey = tuple[str, str, int]
+"""Namespace, name of the model, number of the revision."""
+
+
+class Scalable(Protocol):
+    """What is scaled: an `Activator`."""
+
+    meter: RequestMeter
+
+    @property
+    def ready(self) -> int:
+        """Replicas that answer now."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+
+    async def scale(self, replicas: int) -> None:
+        """See `Backend.scale`."""
+
+    async def close(self, grace_seconds: float) -> None:
+        """See `Backend.close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalerSettings:
+    """What all revisions share.
+
+    Attributes:
+        max_workers: Most replicas on this machine in all.
+        tick_seconds: Between two samples.
+        turn_seconds: Where more revisions are asked than there may be replicas, each keeps its one at least so long.
+    """
+
+    max_workers: int = field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)))
+    tick_seconds: float = 1.0
+    turn_seconds: float = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class Scaled:
+    """A revision that is scaled.
+
+    Attributes:
+        key: Which one.
+        backend: Holds its replicas.
+        spec: How it is scaled.
+        wanted: Replicas that its demand and its bounds ask for.
+        held: Replicas that there are, that are on their way, or that have not ended yet.
+        reachable: Whether traffic is routed to it.
+        used: When it was last asked.
+        since: When it had its first replica after it had none.
+        decision: The autoscaler's last one.
+        error: Why replicas could not be brought up; None: they could.
+        retry_at: When that is tried again.
+    """
+
+    key: RevisionKey
+    backend: Scalable
+    spec: ScalingSpec
+    autoscaler: Autoscaler
+    activity: Activity
+    wanted: int
+    used: float
+    held: int = 0
+    reachable: bool = True
+    since: float = 0.0
+    decision: Decision | None = None
+    error: ServiceError | None = None
+    retry_at: float = 0.0
+    backoff: float = _FIRST_BACKOFF_SECONDS
+    change: "asyncio.Task[None] | None" = None
+    waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
+
+
+class Scaler:
+    """Scales the revisions that are given to it.
+
+    Every second it takes a sample of each and asks its `Autoscaler` and its `Activity`. Together they get at most
+    `max_workers` replicas: where they want more, the least recently used go to zero first, and the rest is shared fairly
+    (`share`). A replica that has to go ends what it has before another may come in its place.
+
+    Args:
+        settings: What all revisions share.
+        clock: Seconds; the event loop's, or one that runs with it.
+    """
+
+    def __init__(self, settings: ScalerSettings | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings or ScalerSettings()
+        self._clock = clock
+        self._revisions: dict[RevisionKey, Scaled] = {}
+        self._over: set[asyncio.Task[None]] = set()
+        self._ending = 0  # replicas of revisions that are being removed
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Scales, until the context is left."""
+        task = asyncio.create_task(self._run(), name="scaler")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    def add(self, key: RevisionKey, backend: Scalable, spec: ScalingSpec) -> Scaled:
+        """Takes a revision on, and asks for its first replicas.
+
+        Args:
+            key: Which one.
+            backend: Holds its replicas.
+            spec: How it is scaled.
+
+        Raises:
+            ValueError: There is one of this key.
+        """
+        if key in self._revisions:
+            raise ValueError(f"{key} is scaled already")
+        now = self._clock()
+        revision = Scaled(
+            key=key,
+            backend=backend,
+            spec=spec,
+            autoscaler=Autoscaler(spec, backend.ready, now),
+            activity=Activity(spec, now),
+            wanted=spec.bounded(max(spec.initial_scale, spec.min_replicas)),
+            used=now,
+            held=backend.ready,
+        )
+        self._revisions[key] = revision
+        self._apply()
+        return revision
+
+    async def remove(self, key: RevisionKey, grace_seconds: float) -> None:
+        """Lets a revision go and closes its backend; when that has ended, others may have its place.
+
+        Args:
+            key: Which one; unknown: nothing happens.
+            grace_seconds: For the requests that it has.
+        """
+        revision = self._revisions.pop(key, None)
+        if revision is None:
+            return
+        _tell(revision, Unavailable(f"model {key[1]!r} is being stopped", retry_after_seconds=1))
+        metrics.forget(key)
+        if revision.change is not None:
+            revision.change.cancel()
+        held = revision.held
+        self._ending += held
+        try:
+            await revision.backend.close(grace_seconds)
+        finally:
+            self._ending -= held
+            self._apply()
+
+    def get(self, key: RevisionKey) -> Scaled | None:
+        """Gives what is known of a revision."""
+        return self._revisions.get(key)
+
+    def set_reachable(self, key: RevisionKey, reachable: bool) -> None:
+        """Says whether traffic is routed to a revision; one without goes to zero whatever its `min_replicas`."""
+        revision = self._revisions.get(key)
+        if revision is not None:
+            revision.reachable = reachable
+
+    async def activate(self, key: RevisionKey) -> None:
+        """Brings a replica up where there is none, and waits for it.
+
+        Raises:
+            ServiceError: It could not be brought up; or could not a moment ago, and is not tried yet.
+            Unavailable: There is no such revision.
+        """
+        revision = self._revisions.get(key)
+        if revision is None:
+            raise Unavailable(f"model {key[1]!r} is being stopped", retry_after_seconds=1)
+        now = self._clock()
+        if revision.backend.ready:
+            return
+        if revision.error is not None and now < revision.retry_at:
+            raise Unavailable(revision.error.message, retry_after_seconds=revision.retry_at - now)
+        revision.activity.activate(now)
+        revision.used = now
+        revision.wanted = max(revision.wanted, revision.spec.bounded(max(1, revision.spec.activation_scale)))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        revision.waiters.append(waiter)
+        self._apply()
+        await waiter
+
+    def tick(self) -> None:
+        """Takes a sample of each revision, decides, and asks for what was decided."""
+        now = self._clock()
+        for revision in self._revisions.values():
+            sample = revision.backend.meter.take()
+            if sample.rps > 0 or sample.concurrency > 0:
+                revision.used = now
+            revision.autoscaler.record(now, sample)
+            ready = revision.backend.ready
+            if ready and revision.waiters:
+                _tell(revision, None)
+            revision.decision = revision.autoscaler.decide(now, ready, reachable=revision.reachable)
+            wished = None if revision.decision is None else revision.decision.replicas
+            bounded = revision.activity.bound(now, wished, ready, reachable=revision.reachable)
+            if bounded is not None and not (bounded == 0 and revision.waiters):
+                revision.wanted = bounded
+        self._apply()
+        for revision in self._revisions.values():
+            metrics.show(
+                revision.key,
+                wanted=revision.wanted,
+                ready=revision.backend.ready,
+                waiting=revision.backend.waiting,
+                decision=revision.decision,
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.tick_seconds)
+            try:
+                self.tick()
+            except Exception:
+                logger.exception("scaling failed; it goes on")
+
+    def _apply(self) -> None:
+        """Asks for what is wanted, as far as the machine goes: first what is too many, then what is missing."""
+        now = self._clock()
+        order = sorted(self._revisions.values(), key=lambda revision: self._rank(revision, now))
+        shares = share([(revision.key, revision.wanted) for revision in order], self._settings.max_workers)
+        for revision in order:
+            if revision.change is None and shares[revision.key] < revision.held:
+                self._change(revision, shares[revision.key])
+        held = sum(revision.held for revision in order) + self._ending
+        free = self._settings.max_workers - held
+        for revision in order:
+            missing = shares[revision.key] - revision.held
+            if revision.change is None and missing > 0 and free > 0 and now >= revision.retry_at:
+                given = min(missing, free)
+                free -= given
+                revision.since = revision.since if revision.held else now
+                revision.held += given
+                self._change(revision, revision.held)
+
+    def _rank(self, revision: Scaled, now: float) -> tuple[float, int]:
+        """Gives a revision's place in the order of who deserves a replica most: who was asked last.
+
+        Of those that are being asked, who has a replica keeps it for a turn; then who waits for one; then the others.
+        """
+        used = now if revision.backend.meter.count else revision.used
+        if not revision.held:
+            return -used, 1
+        return -used, 0 if now - revision.since < self._settings.turn_seconds else 2
+
+    def _change(self, revision: Scaled, replicas: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._scale(revision, replicas), name=f"scale {revision.key[1]}")
+        revision.change = task
+        self._over.add(task)
+        task.add_done_callback(self._over.discard)
+
+    async def _scale(self, revision: Scaled, replicas: int) -> None:
+        logger.info("scaling", extra={"model": revision.key[1], "revision": revision.key[2], "replicas": replicas})
+        error: ServiceError | None = None
+        try:
+            await revision.backend.scale(replicas)
+        except ServiceError as raised:
+            error = raised
+        except Exception:
+            logger.exception("scaling %s to %d failed", revision.key[1], replicas)
+            error = Unavailable("an unexpected error; the service's log has it")
+        now = self._clock()
+        revision.change = None
+        revision.error = error
+        if error is None:
+            revision.held, revision.backoff = replicas, _FIRST_BACKOFF_SECONDS
+        else:
+            revision.held = revision.backend.ready
+            revision.retry_at = now + revision.backoff
+            revision.backoff = min(2 * revision.backoff, _MAX_BACKOFF_SECONDS)
+        if revision.backend.ready:
+            _tell(revision, None)
+        elif error is not None:
+            _tell(revision, error)
+        if self._revisions.get(revision.key) is revision:
+            self._apply()
+
+
+def _tell(revision: Scaled, error: ServiceError | None) -> None:
+    """Ends the waiting of those that want a replica."""
+    waiters, revision.waiters = revision.waiters, []
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
