@@ -11,6 +11,7 @@ from mlmesh_kit.errors import ResourceExhausted
 
 from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.futures import Future
+from mlmesh_serving.protection.metrics import REASONS, REFUSED
 from mlmesh_serving.scaling.meter import InFlight, RequestMeter
 
 _RETRY_AFTER_SECONDS = 1.0
@@ -41,13 +42,10 @@ class Admission:
 
     Args:
         inner: Answers.
-        model: Its name, for messages.
+        model: Its name, for messages and metrics.
         meter: Of `inner` (`Activator.meter`).
         everywhere: Counts the requests of all models.
         limits: How much is let in.
-
-    Attributes:
-        refused: Requests refused, ever.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Admission:
         self._meter = meter
         self._everywhere = everywhere
         self._limits = limits or AdmissionLimits()
-        self.refused = 0
+        self._refused = {reason: REFUSED.labels(model, reason) for reason in REASONS}
 
     @property
     def in_flight(self) -> int:
@@ -83,16 +81,14 @@ class Admission:
         """
         limits = self._limits
         if 0 < limits.everywhere <= self._everywhere.count:
-            raise self._refusal("too many requests in flight")
+            raise self._refusal("everywhere", "too many requests in flight")
         if 0 < limits.in_flight <= self._meter.count:
-            raise self._refusal(f"too many requests in flight for model {self._model!r}")
+            raise self._refusal("model", f"too many requests in flight for model {self._model!r}")
         if request.deadline is not None and limits.early:
             late = asyncio.get_running_loop().time() + self._meter.expected_latency() - request.deadline
             if late > 0 and self._meter.count >= self._inner.ready > 0:
-                raise self._refusal(
-                    f"model {self._model!r} is too busy to answer within the deadline; it would be {late:.3f} s late",
-                    late,
-                )
+                text = f"model {self._model!r} is too busy to answer within the deadline; it would be {late:.3f} s late"
+                raise self._refusal("deadline", text, late)
         return self._inner.submit(request)
 
     async def scale(self, replicas: int) -> None:
@@ -103,7 +99,7 @@ class Admission:
         """See `Backend.close`."""
         await self._inner.close(grace_seconds)
 
-    def _refusal(self, message: str, late: float = 0.0) -> ResourceExhausted:
-        self.refused += 1
+    def _refusal(self, reason: str, message: str, late: float = 0.0) -> ResourceExhausted:
+        self._refused[reason].inc()
         retry_after = late or self._meter.expected_latency() or _RETRY_AFTER_SECONDS
         return ResourceExhausted(message, retry_after_seconds=retry_after)

@@ -46,9 +46,6 @@ class Breaker:
 
     Args:
         settings: When it opens.
-
-    Attributes:
-        opened: How often it opened, ever.
     """
 
     def __init__(self, settings: BreakerSettings | None = None) -> None:
@@ -60,7 +57,6 @@ class Breaker:
         self._state = BreakerState.CLOSED
         self._period = 0
         self._on_trial = False
-        self.opened = 0
 
     def state(self, now: float) -> BreakerState:
         """Tells whether requests pass."""
@@ -136,4 +132,3 @@ class Breaker:
         self._state = BreakerState.OPEN
         self._open_until = now + self._rest
         self._period += 1
-        self.opened += 1

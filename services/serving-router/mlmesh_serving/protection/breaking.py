@@ -9,6 +9,7 @@ from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.breaker import Breaker, BreakerSettings, BreakerState
 from mlmesh_serving.protection.faults import error_of, is_fault
 from mlmesh_serving.protection.futures import Future
+from mlmesh_serving.protection.metrics import BREAKER, BREAKER_OPENED
 
 _PATIENCE_SECONDS = 1.0
 
@@ -21,7 +22,7 @@ class Breaking:
 
     Args:
         inner: Answers.
-        name: Of what is behind, for messages.
+        name: Of what is behind, for messages and metrics.
         settings: When the breaker opens.
     """
 
@@ -29,6 +30,9 @@ class Breaking:
         self._inner = inner
         self._name = name
         self.breaker = Breaker(settings)
+        self._shown = BreakerState.CLOSED
+        self._gauge = BREAKER.labels(name)
+        self._opened = BREAKER_OPENED.labels(name)
 
     @property
     def state(self) -> BreakerState:
@@ -53,6 +57,7 @@ class Breaking:
         """
         now = asyncio.get_running_loop().time()
         period = self.breaker.admit(now)
+        self._show(now)
         if period is None:
             raise Unavailable(
                 f"{self._name} is not asked for now, after too many errors",
@@ -62,6 +67,7 @@ class Breaking:
             future = self._inner.submit(request)
         except BaseException as error:
             self.breaker.finish(now, period, fault=is_fault(error))
+            self._show(now)
             raise
         future.add_done_callback(partial(self._ended, period, now, request.deadline))
         return future
@@ -77,6 +83,15 @@ class Breaking:
     def _ended(self, period: int, sent: float, deadline: float | None, future: Future) -> None:
         now = asyncio.get_running_loop().time()
         self.breaker.finish(now, period, fault=_fault(error_of(future), now, sent, deadline))
+        self._show(now)
+
+    def _show(self, now: float) -> None:
+        state = self.breaker.state(now)
+        if state is not self._shown:
+            self._gauge.set(state.value)
+            if state is BreakerState.OPEN:
+                self._opened.inc()
+            self._shown = state
 
 
 def _fault(error: BaseException | None, now: float, sent: float, deadline: float | None) -> bool | None:

@@ -3,9 +3,11 @@
 import asyncio
 
 from mlmesh_kit.errors import DeadlineExceeded
+from prometheus_client import Counter
 
 from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.futures import Future, settle
+from mlmesh_serving.protection.metrics import LATE
 from mlmesh_serving.protection.wheel import TimerWheel
 
 
@@ -26,18 +28,20 @@ def sooner(deadline: float | None, now: float, timeout_seconds: float) -> float 
 class _Call:
     """A request that is being answered."""
 
-    __slots__ = ("behind", "future", "slot", "wheel")
+    __slots__ = ("behind", "future", "late", "slot", "wheel")
 
-    def __init__(self, wheel: TimerWheel, future: Future, behind: Future, deadline: float) -> None:
+    def __init__(self, wheel: TimerWheel, future: Future, behind: Future, deadline: float, late: Counter) -> None:
         self.wheel = wheel
         self.future = future
         self.behind = behind
+        self.late = late
         self.slot = wheel.add(deadline, self.expire)
         behind.add_done_callback(self.answered)
         future.add_done_callback(self.ended)
 
     def expire(self) -> None:
         if not self.future.done():
+            self.late.inc()
             self.future.set_exception(DeadlineExceeded("the deadline passed before there was an answer"))
 
     def answered(self, behind: Future) -> None:
@@ -53,14 +57,16 @@ class Deadlines:
 
     Args:
         inner: Answers.
+        model: Its name, for metrics.
         timeout_seconds: Longest that a request may take (the manifest's `timeout`); 0: as the client says.
         wheel: Keeps the deadlines.
     """
 
-    def __init__(self, inner: Backend, timeout_seconds: float, wheel: TimerWheel) -> None:
+    def __init__(self, inner: Backend, model: str, timeout_seconds: float, wheel: TimerWheel) -> None:
         self._inner = inner
         self._timeout = timeout_seconds
         self._wheel = wheel
+        self._late = LATE.labels(model)
 
     @property
     def in_flight(self) -> int:
@@ -84,13 +90,14 @@ class Deadlines:
         if deadline is None:
             return self._inner.submit(request)
         if deadline <= now:
+            self._late.inc()
             raise DeadlineExceeded("the deadline passed before the request could be taken")
         if deadline != request.deadline:
             request = WireRequest(
                 request.door, request.model, request.body, request.json_length, request.headers, deadline
             )
         future: Future = loop.create_future()
-        _Call(self._wheel, future, self._inner.submit(request), deadline)
+        _Call(self._wheel, future, self._inner.submit(request), deadline, self._late)
         return future
 
     async def scale(self, replicas: int) -> None:

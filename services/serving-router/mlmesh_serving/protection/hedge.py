@@ -14,6 +14,7 @@ from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.budget import ShareBudget
 from mlmesh_serving.protection.faults import error_of
 from mlmesh_serving.protection.futures import Future, settle
+from mlmesh_serving.protection.metrics import HEDGES, HEDGES_WON
 
 _REMEMBERED = 1000
 _REFRESH = 50  # answers after which the percentile is taken anew
@@ -71,20 +72,17 @@ class Hedging:
 
     Args:
         inner: Answers, from more than one replica.
+        model: Its name, for metrics.
         settings: When a second request is sent.
-
-    Attributes:
-        hedges: Second requests sent, ever.
-        won: Of those, how many answered first.
     """
 
-    def __init__(self, inner: Backend, settings: HedgeSettings | None = None) -> None:
+    def __init__(self, inner: Backend, model: str, settings: HedgeSettings | None = None) -> None:
         self._inner = inner
         self._settings = settings or HedgeSettings()
         self._latencies = LatencyWindow(self._settings.percentile, self._settings.min_answers)
         self._budget = ShareBudget(self._settings.budget)
-        self.hedges = 0
-        self.won = 0
+        self._hedges = HEDGES.labels(model)
+        self._won = HEDGES_WON.labels(model)
 
     @property
     def in_flight(self) -> int:
@@ -125,7 +123,7 @@ class Hedging:
             second = self._inner.submit(race.request)
         except ServiceError:
             return  # there is no room for it: the first one goes on
-        self.hedges += 1
+        self._hedges.inc()
         self._enter(race, second)
 
     def _enter(self, race: "_Race", runner: Future) -> None:
@@ -138,7 +136,7 @@ class Hedging:
             # Measured from its own start, hedges would hide how long the first ones take.
             self._latencies.record(asyncio.get_running_loop().time() - race.started)
             if not race.future.done() and runner is not race.runners[0]:
-                self.won += 1
+                self._won.inc()
         elif any(not other.done() for other in race.runners):
             return
         settle(race.future, runner)

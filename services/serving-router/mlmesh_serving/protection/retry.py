@@ -11,6 +11,7 @@ from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.budget import RetryThrottle
 from mlmesh_serving.protection.faults import error_of
 from mlmesh_serving.protection.futures import Future, settle
+from mlmesh_serving.protection.metrics import RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,16 @@ class Retrying:
 
     Args:
         inner: Answers.
+        model: Its name, for metrics.
         settings: How retries are made.
         throttle: Its budget, shared between those that ask the same.
         jitter: Gives random numbers in [0, 1).
-
-    Attributes:
-        retries: Sent again, ever.
     """
 
     def __init__(
         self,
         inner: Backend,
+        model: str,
         settings: RetrySettings | None = None,
         throttle: RetryThrottle | None = None,
         jitter: random.Random | None = None,
@@ -58,7 +58,7 @@ class Retrying:
         self._settings = settings or RetrySettings()
         self._throttle = throttle or RetryThrottle()
         self._jitter = jitter or random.Random()  # noqa: S311  # spreads load, hides nothing
-        self.retries = 0
+        self._retries = RETRIES.labels(model)
 
     @property
     def in_flight(self) -> int:
@@ -120,7 +120,7 @@ class Retrying:
         deadline = attempts.request.deadline
         if wait > settings.max_backoff_seconds or (deadline is not None and loop.time() + wait >= deadline):
             return False
-        self.retries += 1
+        self._retries.inc()
         attempts.behind = None
         attempts.timer = loop.call_later(wait, self._send, attempts)
         return True

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from mlmesh_serving.scaling.spec import ScalingSpec
+from mlmesh_serving.scaling.spec import AutoscalerSpec
 
 ACTIVATION_TIMEOUT_SECONDS = 610.0
 """How long replicas may take to come: Knative's progress deadline of ten minutes, and ten seconds."""
@@ -30,9 +30,9 @@ class Activity:
         now: Seconds.
     """
 
-    def __init__(self, spec: ScalingSpec, now: float) -> None:
+    def __init__(self, spec: AutoscalerSpec, now: float) -> None:
         self._spec = spec
-        first = spec.bounded(spec.initial_scale)
+        first = spec.bounded(spec.scaling.initial_replicas)
         self._initialized = first == 0
         self.state = State.ACTIVATING if first else State.INACTIVE
         self._since = now
@@ -62,10 +62,10 @@ class Activity:
         return self._toward_zero(now, ready, threshold)
 
     def _fewest(self, ready: int, *, reachable: bool) -> int:
-        if not self._initialized and ready >= self._spec.bounded(self._spec.initial_scale, 0):
+        if not self._initialized and ready >= self._spec.bounded(self._spec.scaling.initial_replicas, 0):
             self._initialized = True
-        fewest = self._spec.min_replicas if reachable else 0
-        return fewest if self._initialized else max(fewest, self._spec.initial_scale)
+        fewest = self._spec.scaling.min_replicas if reachable else 0
+        return fewest if self._initialized else max(fewest, self._spec.scaling.initial_replicas)
 
     def _toward_zero(self, now: float, ready: int, threshold: int) -> int | None:
         spec, passed = self._spec, now - self._since
@@ -81,7 +81,7 @@ class Activity:
                 self._enter(State.INACTIVE, now)
                 return None
             return 1
-        if passed >= max(spec.scale_to_zero_grace_seconds, spec.scale_to_zero_retention_seconds):
+        if passed >= spec.zero_after_seconds:
             return 0
         return None
 

@@ -6,9 +6,10 @@ Bounds (fewest, most, the machine) and scaling to zero are applied after it: see
 import math
 from dataclasses import dataclass
 
+from mlmesh_serving.manifest import ScaleMetric
 from mlmesh_serving.scaling.buckets import TimedBuckets, WeightedBuckets
 from mlmesh_serving.scaling.delay import DelayWindow
-from mlmesh_serving.scaling.spec import UNLIMITED_BURST, Aggregation, Metric, ScalingSpec
+from mlmesh_serving.scaling.spec import Aggregation, AutoscalerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,18 @@ class Autoscaler:
         now: Seconds; what is passed later must not be less.
     """
 
-    def __init__(self, spec: ScalingSpec, ready: int, now: float) -> None:
+    def __init__(self, spec: AutoscalerSpec, ready: int, now: float) -> None:
         self._spec = spec
-        kind = WeightedBuckets if spec.aggregation is Aggregation.WEIGHTED_EXPONENTIAL else TimedBuckets
+        kind = WeightedBuckets if spec.shared.aggregation is Aggregation.WEIGHTED_EXPONENTIAL else TimedBuckets
         self._stable = kind(spec.stable_window_seconds)
         self._panic = kind(spec.panic_window_seconds)
-        self._delay = DelayWindow(spec.scale_down_delay_seconds) if spec.scale_down_delay_seconds else None
+        self._delay = DelayWindow(delay) if (delay := spec.scaling.scale_down_delay_seconds) else None
         self._panic_since: float | None = now if ready > 1 else None
         self._most_in_panic = ready
 
     def record(self, now: float, sample: Sample) -> None:
         """Adds a sample, one for each second."""
-        value = sample.rps if self._spec.metric is Metric.RPS else sample.concurrency
+        value = sample.rps if self._spec.scaling.metric is ScaleMetric.RPS else sample.concurrency
         self._stable.record(now, value)
         self._panic.record(now, value)
 
@@ -82,15 +83,16 @@ class Autoscaler:
         spec = self._spec
         stable_value, panic_value = self._stable.average(now), self._panic.average(now)
         base = max(1, ready)
-        most = math.ceil(spec.max_scale_up_rate * base)
-        fewest = math.floor(base / spec.max_scale_down_rate) if reachable else 0
+        most = math.ceil(spec.shared.max_scale_up_rate * base)
+        fewest = math.floor(base / spec.shared.max_scale_down_rate) if reachable else 0
         raw_stable = math.ceil(stable_value / spec.target_value)
         raw_panic = math.ceil(panic_value / spec.target_value)
         for_stable = min(max(raw_stable, fewest), most)
         for_panic = min(max(raw_panic, fewest), most)
-        if spec.activation_scale > 1:  # only where there is demand: else it would keep the revision from zero
-            for_stable = max(for_stable, spec.activation_scale) if raw_stable > 0 else for_stable
-            for_panic = max(for_panic, spec.activation_scale) if raw_panic > 0 else for_panic
+        if raw_stable > 0:  # only where there is demand: else it would keep the revision from zero
+            for_stable = max(for_stable, spec.scaling.activation_replicas)
+        if raw_panic > 0:
+            for_panic = max(for_panic, spec.scaling.activation_replicas)
 
         self._notice(now, surge=raw_panic / base >= spec.panic_threshold)
         replicas = for_stable
@@ -117,9 +119,9 @@ class Autoscaler:
             self._most_in_panic = 0
 
     def _excess_burst_capacity(self, ready: int, panic_value: float) -> int:
-        burst = self._spec.target_burst_capacity
+        burst = self._spec.scaling.burst_capacity
         if burst == 0:
             return 0
-        if burst == UNLIMITED_BURST:
+        if burst < 0:  # any number
             return -1
         return math.floor(ready * self._spec.total - burst - panic_value)

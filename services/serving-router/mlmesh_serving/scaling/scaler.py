@@ -16,7 +16,7 @@ from mlmesh_serving.scaling.activity import Activity
 from mlmesh_serving.scaling.autoscaler import Autoscaler, Decision
 from mlmesh_serving.scaling.meter import RequestMeter
 from mlmesh_serving.scaling.share import share
-from mlmesh_serving.scaling.spec import ScalingSpec
+from mlmesh_serving.scaling.spec import AutoscalerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Scaled:
 
     key: RevisionKey
     backend: Scalable
-    spec: ScalingSpec
+    spec: AutoscalerSpec
     autoscaler: Autoscaler
     activity: Activity
     wanted: int
@@ -102,8 +102,8 @@ class Scaler:
     """Scales the revisions that are given to it.
 
     Every second it takes a sample of each and asks its `Autoscaler` and its `Activity`. Together they get at most
-    `max_workers` replicas: where they want more, the least recently used go to zero first, and the rest is shared fairly
-    (`share`). A replica that has to go ends what it has before another may come in its place.
+    `max_workers` replicas: where they want more, the least recently used go to zero first, and the rest is shared
+    fairly (`share`). A replica that has to go ends what it has before another may come in its place.
 
     Args:
         settings: What all revisions share.
@@ -126,7 +126,7 @@ class Scaler:
         finally:
             task.cancel()
 
-    def add(self, key: RevisionKey, backend: Scalable, spec: ScalingSpec) -> Scaled:
+    def add(self, key: RevisionKey, backend: Scalable, spec: AutoscalerSpec) -> Scaled:
         """Takes a revision on, and asks for its first replicas.
 
         Args:
@@ -146,7 +146,7 @@ class Scaler:
             spec=spec,
             autoscaler=Autoscaler(spec, backend.ready, now),
             activity=Activity(spec, now),
-            wanted=spec.bounded(max(spec.initial_scale, spec.min_replicas)),
+            wanted=spec.bounded(spec.scaling.initial_replicas),
             used=now,
             held=backend.ready,
         )
@@ -203,7 +203,7 @@ class Scaler:
             raise Unavailable(revision.error.message, retry_after_seconds=revision.retry_at - now)
         revision.activity.activate(now)
         revision.used = now
-        revision.wanted = max(revision.wanted, revision.spec.bounded(max(1, revision.spec.activation_scale)))
+        revision.wanted = max(revision.wanted, revision.spec.bounded(max(1, revision.spec.scaling.activation_replicas)))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         revision.waiters.append(waiter)
         self._apply()
