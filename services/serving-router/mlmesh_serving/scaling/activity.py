@@ -51,7 +51,7 @@ class Activity:
             ready: Replicas that answer.
             reachable: Whether any traffic is routed to the revision; without, `min_replicas` does not count.
         """
-        fewest = self._fewest(ready, reachable=reachable)
+        fewest = self._fewest(now, ready, reachable=reachable)
         if wanted is None and self.state is not State.ACTIVATING:
             return None
         replicas = self._spec.bounded(wanted or 0, fewest)
@@ -61,9 +61,10 @@ class Activity:
             return replicas
         return self._toward_zero(now, ready, threshold)
 
-    def _fewest(self, ready: int, *, reachable: bool) -> int:
-        if not self._initialized and ready >= self._spec.bounded(self._spec.scaling.initial_replicas, 0):
-            self._initialized = True
+    def _fewest(self, now: float, ready: int, *, reachable: bool) -> int:
+        if not self._initialized:
+            hopeless = self.state is State.ACTIVATING and now - self._since >= ACTIVATION_TIMEOUT_SECONDS
+            self._initialized = hopeless or ready >= self._spec.bounded(self._spec.scaling.initial_replicas, 0)
         fewest = self._spec.scaling.min_replicas if reachable else 0
         return fewest if self._initialized else max(fewest, self._spec.scaling.initial_replicas)
 
