@@ -53,6 +53,7 @@ class Replicas:
     leaving: list[Replica] = field(default_factory=list)
     backlog: deque[tuple[Future, WireRequest]] = field(default_factory=deque)
     peak: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     _count: int = 0
 
     @property
@@ -93,7 +94,8 @@ class Replicas:
         self.leaving += gone
         for replica in gone:
             while replica.running or (not self.replicas and self.backlog):
-                await asyncio.sleep(0.01)
+                self.changed.clear()
+                await self.changed.wait()
             self.leaving.remove(replica)
 
     async def close(self, grace_seconds: float) -> None:
@@ -140,3 +142,4 @@ class Replicas:
         for replica in [*self.replicas, *self.leaving]:
             replica.running.pop(future, None)
         self._place()
+        self.changed.set()

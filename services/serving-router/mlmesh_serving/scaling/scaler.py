@@ -74,7 +74,7 @@ class Scaled:
         held: Replicas that there are, that are on their way, or that have not ended yet.
         reachable: Whether traffic is routed to it.
         used: When it was last asked.
-        since: When it had its first replica after it had none.
+        since: When it had its first replica after it had none, or none after it had some.
         decision: The autoscaler's last one.
         error: Why replicas could not be brought up; None: they could.
         retry_at: When that is tried again.
@@ -206,6 +206,8 @@ class Scaler:
         revision.wanted = max(revision.wanted, revision.spec.bounded(max(1, revision.spec.scaling.activation_replicas)))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         revision.waiters.append(waiter)
+        if revision.held and revision.change is None:  # its replicas have died; to ask for them waits for their return
+            self._change(revision, revision.held)
         self._apply()
         await waiter
 
@@ -262,15 +264,16 @@ class Scaler:
                 revision.held += given
                 self._change(revision, revision.held)
 
-    def _rank(self, revision: Scaled, now: float) -> tuple[float, int]:
+    def _rank(self, revision: Scaled, now: float) -> tuple[float, int, float]:
         """Gives a revision's place in the order of who deserves a replica most: who was asked last.
 
-        Of those that are being asked, who has a replica keeps it for a turn; then who waits for one; then the others.
+        Of those that are being asked, who has a replica keeps it for a turn; then comes who waits for one, longest
+        first; then those whose turn is over, longest last.
         """
         used = now if revision.backend.meter.count else revision.used
         if not revision.held:
-            return -used, 1
-        return -used, 0 if now - revision.since < self._settings.turn_seconds else 2
+            return -used, 1, revision.since
+        return -used, 0 if now - revision.since < self._settings.turn_seconds else 2, -revision.since
 
     def _change(self, revision: Scaled, replicas: int) -> None:
         task = asyncio.get_running_loop().create_task(self._scale(revision, replicas), name=f"scale {revision.key[1]}")
@@ -291,10 +294,12 @@ class Scaler:
         now = self._clock()
         revision.change = None
         revision.error = error
+        revision.held = replicas if error is None else revision.backend.ready
+        if not revision.held:
+            revision.since = now
         if error is None:
-            revision.held, revision.backoff = replicas, _FIRST_BACKOFF_SECONDS
+            revision.backoff = _FIRST_BACKOFF_SECONDS
         else:
-            revision.held = revision.backend.ready
             revision.retry_at = now + revision.backoff
             revision.backoff = min(2 * revision.backoff, _MAX_BACKOFF_SECONDS)
         if revision.backend.ready:
