@@ -105,7 +105,8 @@ class Replicas:
     def crash(self) -> None:
         """Takes the last replica away, with what it has."""
         for future in list(self.replicas.pop().running):
-            future.set_exception(Unavailable("the worker died"))
+            if not future.done():
+                future.set_exception(Unavailable("the worker died"))
 
     def finish(self, future: Future) -> None:
         if future.done():

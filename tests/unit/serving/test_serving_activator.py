@@ -234,6 +234,17 @@ def test_average_concurrency_is_exact_between_samples() -> None:
     run_virtually(main())
 
 
+def test_what_a_cold_start_takes_says_nothing_of_the_requests_after_it() -> None:
+    async def main() -> None:
+        before = activator(Replicas(start_seconds=30.0, answer_seconds=0.1))
+        await asyncio.gather(*(before.submit(request()) for _ in range(10)))
+        await before.submit(request())
+        await asyncio.sleep(0)
+        assert before.meter.expected_latency() == pytest.approx(0.1, rel=0.01)
+
+    run_virtually(main())
+
+
 action = st.sampled_from(["ask", "ask", "ask", "cancel", "crash", "wait", "break", "mend", "scale"])
 
 

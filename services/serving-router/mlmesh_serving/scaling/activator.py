@@ -41,12 +41,13 @@ class QueueLimits:
 class _Waiting:
     """A request in the queue; the future is what its caller holds."""
 
-    __slots__ = ("activator", "future", "request", "slot")
+    __slots__ = ("activator", "cold", "future", "request", "slot")
 
     def __init__(self, activator: "Activator", request: WireRequest, future: Future) -> None:
         self.activator = activator
         self.request = request
         self.future = future
+        self.cold = not activator.ready
         self.slot: int | None = None
 
     def expire(self) -> None:
@@ -195,8 +196,8 @@ class Activator:
         if self._queue:
             self._advance()
 
-    def _leave(self, entered: tuple[float, int], future: Future) -> None:
-        self.meter.leave(entered, answered=not future.cancelled() and future.exception() is None)
+    def _leave(self, entered: tuple[float, int], future: Future, *, cold: bool = False) -> None:
+        self.meter.leave(entered, answered=not future.cancelled() and future.exception() is None, cold=cold)
         if self._closed and not self.meter.count:
             self._emptied.set()
 
@@ -226,7 +227,7 @@ class Activator:
 
     def _answered(self, waiting: _Waiting, entered: tuple[float, int], future: Future) -> None:
         """Is called when the caller of a request that waited has its answer, or has cancelled it."""
-        self._leave(entered, future)
+        self._leave(entered, future, cold=waiting.cold)
         self.give_up(waiting, None)
 
     def _dequeued(self, waiting: _Waiting) -> None:

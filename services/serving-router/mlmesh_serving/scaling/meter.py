@@ -6,6 +6,7 @@ from collections.abc import Callable
 from mlmesh_serving.scaling.autoscaler import Sample
 
 _SMOOTHING = 0.1  # weight of the newest request in the averages
+_SATURATED = 2.0  # latency by that of a request which is alone, from which on requests wait for each other
 
 
 class InFlight:
@@ -28,7 +29,10 @@ class RequestMeter:
         count: Requests in flight.
     """
 
-    __slots__ = ("_clock", "_depth", "_everywhere", "_integral", "_latency", "_requests", "_sampled", "_since", "count")
+    __slots__ = (
+        "_alone", "_clock", "_depth", "_everywhere", "_integral", "_latency", "_requests", "_sampled", "_since",
+        "count",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, everywhere: InFlight | None = None) -> None:
         self._clock = clock
@@ -38,6 +42,7 @@ class RequestMeter:
         self._requests = 0
         self._latency = 0.0
         self._depth = 0.0
+        self._alone = 0.0
         self.count = 0
 
     def enter(self) -> tuple[float, int]:
@@ -50,13 +55,14 @@ class RequestMeter:
         self.count += 1
         return now, self.count
 
-    def leave(self, entered: tuple[float, int], *, answered: bool) -> None:
+    def leave(self, entered: tuple[float, int], *, answered: bool, cold: bool = False) -> None:
         """Notes a request that goes.
 
         Args:
             entered: From `enter`.
             answered: It got its answer. One that was given up, or failed, tells only that an answer takes at least so
                 long: it counts where that is longer than was known.
+            cold: It came when there was no replica: how long that took says nothing of the others.
         """
         now = self._clock()
         self._integral += self.count * (now - self._since)
@@ -65,11 +71,17 @@ class RequestMeter:
         self.count -= 1
         started, depth = entered
         latency = now - started
-        if not self._depth and answered:
-            self._latency, self._depth = latency, float(depth)
+        if cold:
+            return
+        if not self._depth:
+            if answered:
+                self._latency = self._alone = latency
+                self._depth = float(depth)
         elif answered or latency > self._latency:
             self._latency += _SMOOTHING * (latency - self._latency)
             self._depth += _SMOOTHING * (depth - self._depth)
+            if answered and depth == 1:
+                self._alone += _SMOOTHING * (latency - self._alone)
 
     def take(self) -> Sample:
         """Gives what happened since the last call."""
@@ -87,8 +99,10 @@ class RequestMeter:
         By Little's law (J. D. C. Little, "A Proof for the Queuing Formula: L = λW", 1961) the throughput is the number
         in flight by the latency, both as the last requests saw them; behind `count` others, a request is answered after
         (count + 1) / throughput. That is exact where the replicas are busy. Where they are not, more requests in flight
-        make more throughput, and not a longer wait: so it is at most the latency that was seen.
+        make more throughput, and not a longer wait: so while requests take hardly longer than one that is alone, it is
+        at most the latency that was seen.
         """
         if not self._depth:
             return 0.0
-        return self._latency * min(1.0, (self.count + 1) / self._depth)
+        longer = (self.count + 1) / self._depth
+        return self._latency * (longer if self._latency > _SATURATED * self._alone else min(1.0, longer))
