@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
+_SOON_SECONDS = 2.0  # how long those that wait have patience with replicas that were there and have died
 
 RevisionKey = tuple[str, str, int]
 """Namespace, name of the model, number of the revision."""
@@ -261,8 +262,7 @@ class Scaler:
                 given = min(missing, free)
                 free -= given
                 revision.since = revision.since if revision.held else now
-                revision.held += given
-                self._change(revision, revision.held)
+                self._change(revision, revision.held + given)
 
     def _rank(self, revision: Scaled, now: float) -> tuple[float, int, float]:
         """Gives a revision's place in the order of who deserves a replica most: who was asked last.
@@ -276,12 +276,14 @@ class Scaler:
         return -used, 0 if now - revision.since < self._settings.turn_seconds else 2, -revision.since
 
     def _change(self, revision: Scaled, replicas: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._scale(revision, replicas), name=f"scale {revision.key[1]}")
+        before, revision.held = revision.held, max(revision.held, replicas)
+        change = self._scale(revision, replicas, before)
+        task = asyncio.get_running_loop().create_task(change, name=f"scale {revision.key[1]}")
         revision.change = task
         self._over.add(task)
         task.add_done_callback(self._over.discard)
 
-    async def _scale(self, revision: Scaled, replicas: int) -> None:
+    async def _scale(self, revision: Scaled, replicas: int, before: int) -> None:
         logger.info("scaling", extra={"model": revision.key[1], "revision": revision.key[2], "replicas": replicas})
         error: ServiceError | None = None
         try:
@@ -294,20 +296,28 @@ class Scaler:
         now = self._clock()
         revision.change = None
         revision.error = error
-        revision.held = replicas if error is None else revision.backend.ready
-        if not revision.held:
-            revision.since = now
         if error is None:
-            revision.backoff = _FIRST_BACKOFF_SECONDS
+            revision.held, revision.backoff = replicas, _FIRST_BACKOFF_SECONDS
         else:
+            revision.held = max(before, revision.backend.ready)  # a backend keeps what was there
             revision.retry_at = now + revision.backoff
             revision.backoff = min(2 * revision.backoff, _MAX_BACKOFF_SECONDS)
+        if not revision.held:
+            revision.since = now
         if revision.backend.ready:
             _tell(revision, None)
         elif error is not None:
             _tell(revision, error)
+        elif replicas:
+            asyncio.get_running_loop().call_later(_SOON_SECONDS, _lose_patience, revision)
         if self._revisions.get(revision.key) is revision:
             self._apply()
+
+
+def _lose_patience(revision: Scaled) -> None:
+    if not revision.backend.ready:
+        text = f"the workers of model {revision.key[1]!r} have ended; others are being started"
+        _tell(revision, Unavailable(text, retry_after_seconds=1))
 
 
 def _tell(revision: Scaled, error: ServiceError | None) -> None:
