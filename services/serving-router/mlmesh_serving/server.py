@@ -11,7 +11,7 @@ from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
-from mlmesh_serving.routes import v1_routes, v2_routes
+from mlmesh_serving.routes import v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
@@ -61,5 +61,6 @@ def build(settings: Settings) -> ServiceDefinition:
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
         lifespans=[host.running, repository.running],
+        raw_routes=[*v2_raw_routes(plane), *v1_raw_routes(plane)],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )
