@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import (
     DeadlineExceeded,
@@ -527,6 +527,7 @@ class TestHedging:
         run_virtually(main())
 
     @given(st.lists(st.floats(0.001, 10), min_size=100, max_size=100), st.floats(50, 99))
+    @settings(max_examples=20)
     def test_percentile(self, latencies: list[float], percentile: float) -> None:
         window = LatencyWindow(percentile, min_answers=100)
         for latency in latencies:

@@ -156,18 +156,22 @@ class Activator:
         finally:
             self._advance()
 
-    async def close(self, grace_seconds: float) -> None:
-        """Takes no more requests, waits for those that it has, at most so long, and closes what is behind it."""
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes no more requests and waits for those that it has, at most so long; what still waits then fails."""
         self._closed = True
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace_seconds
         if self.meter.count:
             with contextlib.suppress(TimeoutError):  # what is left is ended below
-                async with asyncio.timeout_at(end):
+                async with asyncio.timeout(grace_seconds):
                     await self._emptied.wait()
         self.fail_waiting(Unavailable(f"model {self._model!r} is being stopped", retry_after_seconds=1))
         if self._poll is not None:
             self._poll.cancel()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Drains, and closes what is behind it; both together take at most so long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_seconds
+        await self.drain(grace_seconds)
         if self._starting is not None:
             self._starting.cancel()
         await self._inner.close(max(0.0, end - loop.time()))

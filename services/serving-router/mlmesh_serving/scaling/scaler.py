@@ -44,6 +44,9 @@ class Scalable(Protocol):
     async def scale(self, replicas: int) -> None:
         """See `Backend.scale`."""
 
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes no more requests, and waits for those that it has."""
+
     async def close(self, grace_seconds: float) -> None:
         """See `Backend.close`."""
 
@@ -156,14 +159,21 @@ class Scaler:
         return revision
 
     async def remove(self, key: RevisionKey, grace_seconds: float) -> None:
-        """Lets a revision go and closes its backend; when that has ended, others may have its place.
+        """Lets a revision end what it has, and closes it; when that is done, others may have its place.
+
+        It is scaled until it has nothing left: what waits for its first replica gets it.
 
         Args:
             key: Which one; unknown: nothing happens.
             grace_seconds: For the requests that it has.
         """
-        revision = self._revisions.pop(key, None)
+        revision = self._revisions.get(key)
         if revision is None:
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_seconds
+        await revision.backend.drain(grace_seconds)
+        if self._revisions.pop(key, None) is None:
             return
         _tell(revision, Unavailable(f"model {key[1]!r} is being stopped", retry_after_seconds=1))
         metrics.forget(key)
@@ -172,7 +182,7 @@ class Scaler:
         held = revision.held
         self._ending += held
         try:
-            await revision.backend.close(grace_seconds)
+            await revision.backend.close(max(0.0, end - loop.time()))
         finally:
             self._ending -= held
             self._apply()
