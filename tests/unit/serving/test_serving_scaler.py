@@ -203,6 +203,28 @@ def test_scaling_down_ends_what_runs() -> None:
     run_virtually(main())
 
 
+def test_a_replica_that_ends_a_long_request_holds_no_new_one_back() -> None:
+    async def main() -> None:
+        async with machine(max_workers=8) as here:
+            replicas = here.add("m", concurrency=1, min_replicas=0, initial_replicas=3)
+            await until(lambda: replicas.ready == 3, 2)
+            replicas.answer_seconds = 400.0
+            long = here.doors["m"].submit(request(b"long"))
+            replicas.replicas.append(replicas.replicas.pop(0))  # so that it is in the one that goes first
+            replicas.answer_seconds = 0.1
+            here.scaler.set_reachable(key("m"), False)
+            await until(lambda: replicas.ready < 3, 100)
+            assert len(replicas.leaving) >= 1
+            here.scaler.set_reachable(key("m"), True)
+            await here.load("m", 8, 20)
+            assert replicas.ready == 6  # the two that leave count until both have ended
+            assert here.peak <= 8
+            assert not long.done()
+            assert await long == answer_to(b"long")
+
+    run_virtually(main())
+
+
 def test_a_model_that_cannot_be_loaded_is_tried_again_ever_later() -> None:
     async def main() -> None:
         async with machine() as here:

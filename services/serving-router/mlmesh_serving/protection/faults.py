@@ -12,7 +12,9 @@ FAULTS = frozenset({"UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "DEADLINE
 
 def is_fault(error: BaseException) -> bool:
     """Tells whether an error says that the backend is ill, and not the request."""
-    return error.code.name in FAULTS if isinstance(error, ServiceError) else not isinstance(error, asyncio.CancelledError)
+    return (
+        error.code.name in FAULTS if isinstance(error, ServiceError) else not isinstance(error, asyncio.CancelledError)
+    )
 
 
 def error_of(future: "asyncio.Future[WireAnswer]") -> BaseException | None:

@@ -121,10 +121,6 @@ class Activator:
         """Replicas that answer now."""
         return self._inner.ready
 
-    def on_start(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Says anew how a replica is brought up; see `start`."""
-        self._start = start
-
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on, or keeps it until that can be done.
 
@@ -176,7 +172,7 @@ class Activator:
             self._starting.cancel()
         await self._inner.close(max(0.0, end - loop.time()))
 
-    def give_up(self, waiting: _Waiting, error: ServiceError | None) -> None:
+    def give_up(self, waiting: _Waiting, error: Exception | None) -> None:
         """Takes a request out of the queue, with an error for its caller unless that is gone."""
         if waiting not in self._queue:
             return
@@ -261,7 +257,7 @@ class Activator:
                 if not self._inner.ready:  # the last replica went in this moment: the request waits for the next one
                     return
                 self.give_up(waiting, error)
-            except ServiceError as error:
+            except Exception as error:
                 self.give_up(waiting, error)
             else:
                 self.give_up(waiting, None)

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlmesh_kit.errors import ServiceError, Unavailable
 
@@ -75,10 +75,11 @@ class Scaled:
         backend: Holds its replicas.
         spec: How it is scaled.
         wanted: Replicas that its demand and its bounds ask for.
-        held: Replicas that there are, that are on their way, or that have not ended yet.
+        asked: Replicas that its backend was asked for: that there are, or are on their way.
+        leaving: Replicas that are to go, and end what they have.
         reachable: Whether traffic is routed to it.
         used: When it was last asked.
-        since: When it had its first replica after it had none, or none after it had some.
+        since: When its backend was asked for a first replica, or to let the last one go.
         decision: The autoscaler's last one.
         error: Why replicas could not be brought up; None: they could.
         retry_at: When that is tried again.
@@ -91,7 +92,8 @@ class Scaled:
     activity: Activity
     wanted: int
     used: float
-    held: int = 0
+    asked: int = 0
+    leaving: int = 0
     reachable: bool = True
     since: float = 0.0
     decision: Decision | None = None
@@ -118,7 +120,7 @@ class Scaler:
         self._settings = settings or ScalerSettings()
         self._clock = clock
         self._revisions: dict[RevisionKey, Scaled] = {}
-        self._over: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ending = 0  # replicas of revisions that are being removed
 
     @asynccontextmanager
@@ -128,7 +130,8 @@ class Scaler:
         try:
             yield
         finally:
-            task.cancel()
+            for ended in [task, *self._tasks]:
+                ended.cancel()
 
     def add(self, key: RevisionKey, backend: Scalable, spec: AutoscalerSpec) -> Scaled:
         """Takes a revision on, and asks for its first replicas.
@@ -152,7 +155,7 @@ class Scaler:
             activity=Activity(spec, now),
             wanted=spec.bounded(spec.scaling.initial_replicas),
             used=now,
-            held=backend.ready,
+            asked=backend.ready,
         )
         self._revisions[key] = revision
         self._apply()
@@ -179,7 +182,7 @@ class Scaler:
         metrics.forget(key)
         if revision.change is not None:
             revision.change.cancel()
-        held = revision.held
+        held = revision.asked + revision.leaving
         self._ending += held
         try:
             await revision.backend.close(max(0.0, end - loop.time()))
@@ -217,8 +220,8 @@ class Scaler:
         revision.wanted = max(revision.wanted, revision.spec.bounded(max(1, revision.spec.scaling.activation_replicas)))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         revision.waiters.append(waiter)
-        if revision.held and revision.change is None:  # its replicas have died; to ask for them waits for their return
-            self._change(revision, revision.held)
+        if revision.asked and revision.change is None:  # its replicas have died; to ask for them waits for their return
+            self._grow(revision, revision.asked)
         self._apply()
         await waiter
 
@@ -262,17 +265,15 @@ class Scaler:
         order = sorted(self._revisions.values(), key=lambda revision: self._rank(revision, now))
         shares = share([(revision.key, revision.wanted) for revision in order], self._settings.max_workers)
         for revision in order:
-            if revision.change is None and shares[revision.key] < revision.held:
-                self._change(revision, shares[revision.key])
-        held = sum(revision.held for revision in order) + self._ending
-        free = self._settings.max_workers - held
+            if revision.change is None and shares[revision.key] < revision.asked:
+                self._shrink(revision, shares[revision.key])
+        free = self._settings.max_workers - self._ending - sum(one.asked + one.leaving for one in order)
         for revision in order:
-            missing = shares[revision.key] - revision.held
+            missing = shares[revision.key] - revision.asked
             if revision.change is None and missing > 0 and free > 0 and now >= revision.retry_at:
                 given = min(missing, free)
                 free -= given
-                revision.since = revision.since if revision.held else now
-                self._change(revision, revision.held + given)
+                self._grow(revision, revision.asked + given)
 
     def _rank(self, revision: Scaled, now: float) -> tuple[float, int, float]:
         """Gives a revision's place in the order of who deserves a replica most: who was asked last.
@@ -281,20 +282,31 @@ class Scaler:
         first; then those whose turn is over, longest last.
         """
         used = now if revision.backend.meter.count else revision.used
-        if not revision.held:
+        if not revision.asked:
             return -used, 1, revision.since
         return -used, 0 if now - revision.since < self._settings.turn_seconds else 2, -revision.since
 
-    def _change(self, revision: Scaled, replicas: int) -> None:
-        before, revision.held = revision.held, max(revision.held, replicas)
-        change = self._scale(revision, replicas, before)
-        task = asyncio.get_running_loop().create_task(change, name=f"scale {revision.key[1]}")
-        revision.change = task
-        self._over.add(task)
-        task.add_done_callback(self._over.discard)
+    def _grow(self, revision: Scaled, replicas: int) -> None:
+        before, revision.asked = revision.asked, replicas
+        if not before:
+            revision.since = self._clock()
+        revision.change = self._begin(revision, replicas, self._bring_up(revision, replicas, before))
 
-    async def _scale(self, revision: Scaled, replicas: int, before: int) -> None:
+    def _shrink(self, revision: Scaled, replicas: int) -> None:
+        leaving, revision.asked = revision.asked - replicas, replicas
+        revision.leaving += leaving
+        if not replicas:
+            revision.since = self._clock()
+        self._begin(revision, replicas, self._let_go(revision, replicas, leaving))
+
+    def _begin(self, revision: Scaled, replicas: int, change: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         logger.info("scaling", extra={"model": revision.key[1], "revision": revision.key[2], "replicas": replicas})
+        task = asyncio.get_running_loop().create_task(change, name=f"scale {revision.key[1]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _bring_up(self, revision: Scaled, replicas: int, before: int) -> None:
         error: ServiceError | None = None
         try:
             await revision.backend.scale(replicas)
@@ -303,25 +315,29 @@ class Scaler:
         except Exception:
             logger.exception("scaling %s to %d failed", revision.key[1], replicas)
             error = Unavailable("an unexpected error; the service's log has it")
-        now = self._clock()
-        revision.change = None
-        revision.error = error
+        revision.change, revision.error = None, error
         if error is None:
-            revision.held, revision.backoff = replicas, _FIRST_BACKOFF_SECONDS
+            revision.backoff, revision.retry_at = _FIRST_BACKOFF_SECONDS, 0.0
         else:
-            revision.held = max(before, revision.backend.ready)  # a backend keeps what was there
-            revision.retry_at = now + revision.backoff
+            revision.asked = max(before, revision.backend.ready)  # a backend keeps what was there
+            revision.retry_at = self._clock() + revision.backoff
             revision.backoff = min(2 * revision.backoff, _MAX_BACKOFF_SECONDS)
-        if not revision.held:
-            revision.since = now
         if revision.backend.ready:
             _tell(revision, None)
         elif error is not None:
             _tell(revision, error)
-        elif replicas:
+        else:
             asyncio.get_running_loop().call_later(_SOON_SECONDS, _lose_patience, revision)
-        if self._revisions.get(revision.key) is revision:
-            self._apply()
+        self._apply()
+
+    async def _let_go(self, revision: Scaled, replicas: int, leaving: int) -> None:
+        try:
+            await revision.backend.scale(replicas)
+        except Exception:
+            logger.exception("scaling %s to %d failed", revision.key[1], replicas)
+        finally:
+            revision.leaving -= leaving
+        self._apply()
 
 
 def _lose_patience(revision: Scaled) -> None:
