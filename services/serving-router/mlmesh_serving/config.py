@@ -6,6 +6,8 @@ from mlmesh_kit.config import ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from mlmesh_serving.storage import StorageConfig
+
 
 class Settings(ServiceSettings):
     """Each is read from `MLMESH_SERVING_<FIELD>`."""
@@ -15,9 +17,25 @@ class Settings(ServiceSettings):
 
     model_roots: str = Field(
         "",
-        description="Roots that models and stages are loaded from, separated by commas; empty: the artifact root. "
-        "Loading runs code (pickles, stages), so name only roots whose writers you trust",
+        description="URIs of files and object stores below which models and stages are loaded from, separated by "
+        "commas; empty: the artifact root",
     )
+    pickle_roots: str = Field(
+        "",
+        description="URIs (also of http and https) below which what can run code is loaded from: pickles, TorchScript, "
+        "Python code. Only roots whose writers you trust; separated by commas; empty: the artifact root",
+    )
+    model_hosts: str = Field(
+        "",
+        description="Hosts that models are fetched from by http and https (example.com,files.example.com:8443); "
+        "*: every host with a public address; empty: none",
+    )
+    max_model_bytes: int = Field(4 << 30, gt=0, description="Largest model, also when unpacked")
+    max_model_files: int = Field(10_000, gt=0, description="Most files of one model")
+    model_cache_bytes: int = Field(16 << 30, gt=0, description="Of all models that were downloaded and are kept")
+    model_cache_seconds: float = Field(30 * 86_400.0, gt=0, description="How long one is kept that nobody uses")
+    model_download_seconds: float = Field(600.0, gt=0, description="How long a download by http or https may take")
+    metadata_address: str = Field("", description="gRPC address of the metadata service; empty: no mlmd:// URIs")
     max_tensor_elements: int = Field(16_000_000, gt=0, description="Elements of one tensor")
     max_tensors: int = Field(64, gt=0, description="Tensors of one request")
     max_concurrent_inferences: int = Field(
@@ -36,8 +54,27 @@ class Settings(ServiceSettings):
     )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
 
+    manifest: str = Field(
+        "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
+    )
+
     @property
-    def resolved_model_roots(self) -> list[str]:
-        """`model_roots`, apart; or the artifact root."""
-        roots = [root.strip().rstrip("/") for root in self.model_roots.split(",") if root.strip()]
-        return roots or [self.resolved_artifact_root]
+    def storage(self) -> StorageConfig:
+        """Where models come from."""
+        return StorageConfig(
+            model_roots=_roots(self.model_roots) or [self.resolved_artifact_root],
+            pickle_roots=_roots(self.pickle_roots) or [self.resolved_artifact_root],
+            hosts=self.model_hosts,
+            cache_dir=self.service_dir / "models",
+            max_model_bytes=self.max_model_bytes,
+            max_model_files=self.max_model_files,
+            cache_bytes=self.model_cache_bytes,
+            cache_seconds=self.model_cache_seconds,
+            download_seconds=self.model_download_seconds,
+            metadata_address=self.metadata_address,
+            user=self.local_user,
+        )
+
+
+def _roots(text: str) -> list[str]:
+    return [root.strip().rstrip("/") for root in text.split(",") if root.strip()]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import FailedPrecondition
@@ -102,7 +102,7 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, pool, pool.loaded, files)
+        return Revision(stored.revision, pool, replace(pool.loaded, digest=found.predictor.digest), files)
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:

@@ -12,6 +12,7 @@ from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
 from mlmesh_serving.routes import v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
@@ -26,7 +27,7 @@ def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
+    storage = ModelStorage(settings.storage)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
     loader = RevisionLoader(
         host,
@@ -60,7 +61,11 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[host.running, repository.running],
+        lifespans=[
+            host.running,
+            repository.running,
+            Seeding(repository, settings.default_namespace, settings.manifest).running,
+        ],
         raw_routes=[*v2_raw_routes(plane), *v1_raw_routes(plane)],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )

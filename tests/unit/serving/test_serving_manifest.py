@@ -64,7 +64,7 @@ spec:
       protocolVersion: v2
       storageUri: file:///m/iris
       sha256: "%s"
-      options: {threads: 2}
+      threads: 2
       env: [{name: OMP_NUM_THREADS, value: "1"}]
       resources: {limits: {cpu: "1"}}
   postprocessor:
@@ -110,8 +110,9 @@ def annotated(**annotations: str) -> dict[str, Any]:
 def test_everything_that_can_be_asked_for_is_understood() -> None:
     spec = parsed(WHOLE)
     found = spec.predictor
-    assert (found.format, found.version, found.runtime, found.protocol_version) == ("onnx", "1.2", "kserve-onnx", "v2")
-    assert (found.sha256, found.options, found.env) == ("ab" * 32, {"threads": 2}, {"OMP_NUM_THREADS": "1"})
+    assert (found.format, found.runtime, found.protocol_version) == ("onnx", "kserve-onnx", "v2")
+    assert (found.options.sha256, found.options.threads, found.env) == ("ab" * 32, 2, {"OMP_NUM_THREADS": "1"})
+    assert found.field == "manifest.spec.predictor.model.storageUri"
     assert spec.scaling == ScalingSpec(
         min_replicas=0,
         max_replicas=4,
@@ -138,6 +139,15 @@ def test_everything_that_can_be_asked_for_is_understood() -> None:
     assert [(d.name, d.type, d.parameters) for d in spec.detectors] == [("drift", "ks", {"p": 0.05})]
 
 
+def test_whole_numbers_may_be_written_as_doubles() -> None:
+    """As they are in a protobuf Struct."""
+    made = predictor(minReplicas=2.0, canaryTrafficPercent=10.0, batcher={"maxBatchSize": 8.0})
+    made["spec"]["inputs"] = [{"name": "x", "datatype": "FP32", "shape": [-1.0, 4.0]}]
+    spec = parsed(made)
+    assert (spec.scaling.min_replicas, spec.canary_percent, spec.inputs[0].shape) == (2, 10, (-1, 4))
+    assert all(type(size) is int for size in spec.inputs[0].shape)
+
+
 def test_what_is_not_said_has_the_defaults_of_kserve_and_knative() -> None:
     spec = parsed(with_spec(), frozenset())
     assert spec.scaling == ScalingSpec(1, 0, 1, 1, ScaleMetric.CONCURRENCY, None, 0.7, 60, 10, 200, 0, 0, 211)
@@ -149,7 +159,7 @@ def test_what_is_not_said_has_the_defaults_of_kserve_and_knative() -> None:
 
 def test_a_spec_is_frozen_and_can_be_sent_to_a_process() -> None:
     spec = parsed(WHOLE)
-    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301 - made here
+    assert pickle.loads(pickle.dumps(spec)) == spec
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.name = "other"  # type: ignore[misc]
 
@@ -168,8 +178,8 @@ def test_a_predictor_may_be_elsewhere() -> None:
 
 def test_kserves_variable_for_probabilities_is_understood() -> None:
     env = [{"name": "PREDICT_PROBA", "value": "true"}]
-    assert parsed(model(env=env)).predictor.method == "predict_proba"
-    assert parsed(model(env=env, method="predict")).predictor.method == "predict"
+    assert parsed(model(env=env)).predictor.options.method == "predict_proba"
+    assert parsed(model(env=env, method="predict")).predictor.options.method == "predict"
 
 
 def test_a_field_goes_before_an_annotation() -> None:

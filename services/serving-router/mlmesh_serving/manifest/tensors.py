@@ -5,7 +5,7 @@ from typing import Any
 
 from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_serving.manifest.fields import as_text, only
+from mlmesh_serving.manifest.fields import as_text, only, whole
 from mlmesh_serving.tensor import NUMPY_OF, TensorInfo
 
 _MAX_TENSORS = 64
@@ -37,7 +37,8 @@ def parse_tensors(spec: Mapping[str, Any], key: str, where: str) -> tuple[Tensor
 
 
 def _shape(shape: Any, field: str) -> tuple[int, ...]:
-    is_list = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
-    if not is_list or not all(type(d) is int and -1 <= d < 1 << 31 for d in shape):
+    sizes = [whole(size) for size in shape] if isinstance(shape, list) else [None]
+    found = tuple(size for size in sizes if size is not None and -1 <= size < 1 << 31)
+    if len(found) < len(sizes) or len(sizes) > _MAX_DIMENSIONS:
         raise InvalidArgument("must be a list of integers, -1 for any size", field=field)
-    return tuple(shape)
+    return found
