@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from mlmesh_kit.errors import ServiceError, Unavailable
+from mlmesh_kit.errors import ResourceExhausted, ServiceError, Unavailable
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 
 Future = asyncio.Future[WireAnswer]
@@ -31,6 +31,7 @@ class Replicas:
         start_seconds: Until a replica is ready.
         answer_seconds: For each request; None: until `finish`.
         parallel: Requests that a replica computes at once; 0: any number.
+        limit: Most requests in flight in all; 0: none.
         broken: What starting a replica ends with.
         failing: What each request ends with.
         asked: The numbers that `scale` was called with.
@@ -42,6 +43,7 @@ class Replicas:
     start_seconds: float = 0.0
     answer_seconds: float | None = 0.0
     parallel: int = 0
+    limit: int = 0
     broken: ServiceError | None = None
     failing: ServiceError | None = None
     asked: list[int] = field(default_factory=list)
@@ -71,6 +73,8 @@ class Replicas:
     def submit(self, request: WireRequest) -> Future:
         if not self.replicas:
             raise Unavailable("no replica answers")
+        if 0 < self.limit <= self._count:
+            raise ResourceExhausted("too many requests")
         future: Future = asyncio.get_running_loop().create_future()
         self._count += 1
         self.served.append(request)

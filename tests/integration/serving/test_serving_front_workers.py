@@ -17,6 +17,7 @@ from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.manifest import Feature, parse_manifest
 from mlmesh_serving.protection.front import Front, Fronts
 from mlmesh_serving.scaling.scaler import Scaler, ScalerSettings
+from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, ChainFiles, Plan
@@ -68,8 +69,16 @@ class Site:
             },
         }
         service = parse_manifest(manifest, frozenset({"sklearn"}), frozenset(Feature))
-        found = ChainFiles(self._files / model, preprocessor=self._files)
-        plan = Plan(service, found, "1", Limits(max_elements=1000, max_tensors=4), Batching(max_rows=1))
+        predictor_file, stages = (
+            LocalModel(path, path.as_uri(), "", True, "storageUri") for path in (self._files / model, self._files)
+        )
+        plan = Plan(
+            service,
+            ChainFiles(predictor_file, preprocessor=stages),
+            "1",
+            Limits(max_elements=1000, max_tensors=4),
+            Batching(max_rows=1),
+        )
         self.pools[name] = WorkerPool(self._host, plan, modules=("joblib", "sklearn.linear_model"), model=name)
         return self._fronts.put(("default", name, 1), self.pools[name], service)
 

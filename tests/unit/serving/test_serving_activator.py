@@ -156,6 +156,22 @@ def test_container_concurrency() -> None:
     run_virtually(main())
 
 
+def test_what_the_backend_has_no_room_for_waits() -> None:
+    async def main() -> None:
+        replicas = Replicas(start_seconds=1.0, answer_seconds=0.1, limit=4)
+        before = activator(replicas)
+        bodies = [b"%d" % number for number in range(30)]
+        futures = [before.submit(request(body)) for body in bodies]
+        await asyncio.sleep(1.05)
+        futures += [before.submit(request(b"more")) for _ in range(3)]
+        assert await asyncio.gather(*futures) == [answer_to(body) for body in [*bodies, b"more", b"more", b"more"]]
+        futures = [before.submit(request(body)) for body in bodies]
+        assert (replicas.in_flight, before.waiting) == (4, 26)
+        assert await asyncio.gather(*futures) == [answer_to(body) for body in bodies]
+
+    run_virtually(main())
+
+
 def test_more_replicas_take_what_waits() -> None:
     async def main() -> None:
         replicas = Replicas(answer_seconds=None)

@@ -132,13 +132,10 @@ class Activator:
             entered = self.meter.enter()
             try:
                 future = self._inner.submit(request)
-            except Unavailable:
+            except BaseException as error:
                 self.meter.leave(entered, answered=False)
-                if self._inner.ready:
+                if not self._may_wait(error):
                     raise
-            except BaseException:
-                self.meter.leave(entered, answered=False)
-                raise
             else:
                 self._handed_on += 1
                 future.add_done_callback(partial(self._left, entered))
@@ -189,6 +186,12 @@ class Activator:
     def _has_room(self) -> bool:
         ready = self._inner.ready
         return ready > 0 if not self._concurrency else self._handed_on < self._concurrency * ready
+
+    def _may_wait(self, error: BaseException) -> bool:
+        """Tells whether what the backend has refused finds a place later: when a replica comes, or a request goes."""
+        if isinstance(error, Unavailable):
+            return not self._inner.ready
+        return isinstance(error, ResourceExhausted) and self._handed_on > 0
 
     def _left(self, entered: tuple[float, int], future: Future) -> None:
         self._handed_on -= 1
@@ -253,11 +256,9 @@ class Activator:
                 continue
             try:
                 behind = self._inner.submit(waiting.request)
-            except Unavailable as error:
-                if not self._inner.ready:  # the last replica went in this moment: the request waits for the next one
-                    return
-                self.give_up(waiting, error)
             except Exception as error:
+                if self._may_wait(error):
+                    return
                 self.give_up(waiting, error)
             else:
                 self.give_up(waiting, None)
