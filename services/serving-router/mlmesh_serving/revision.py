@@ -11,6 +11,7 @@ from mlmesh_kit.errors import FailedPrecondition
 from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
 from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import StoredService
 from mlmesh_serving.tensor import Limits
@@ -55,7 +56,7 @@ class RevisionLoader:
         limits: Of requests.
         batching: How they are joined.
         pool_limits: What the workers of a model may take.
-        replicas: Workers of each model.
+        fronts: Stand before the workers, and scale them.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class RevisionLoader:
         limits: Limits,
         batching: Batching,
         pool_limits: PoolLimits,
-        replicas: int = 1,
+        fronts: Fronts,
     ) -> None:
         self._host = host
         self._storage = storage
         self._limits = limits
         self._batching = batching
         self._pool_limits = pool_limits
-        self._replicas = replicas
+        self._fronts = fronts
 
     async def load(self, stored: StoredService, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
@@ -92,17 +93,18 @@ class RevisionLoader:
                 limits=self._pool_limits,
                 model=f"{stored.namespace}.{stored.name}",
             )
+            front = self._fronts.put((stored.namespace, stored.name, stored.revision), pool, spec)
             try:
-                await pool.scale(self._replicas)
+                await front.start()
                 if pool.loaded is None:
                     raise FailedPrecondition("no worker has loaded the model")
             except BaseException:
-                await pool.close(0)
+                await front.close(0)
                 raise
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+        return Revision(stored.revision, front, replace(pool.loaded, digest=found.predictor.digest), files)
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:
