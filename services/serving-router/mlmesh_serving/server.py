@@ -18,6 +18,7 @@ from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
 from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
 from mlmesh_serving.workers.pool import PoolLimits
@@ -42,7 +43,8 @@ def build(settings: Settings) -> ServiceDefinition:
         ),
         settings.workers,
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
+    store = ServingStore(engine, settings.revisions_kept)
+    repository = ModelRepository(store, storage, loader.load, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     return ServiceDefinition(
@@ -56,7 +58,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 inference_service_pb2.DESCRIPTOR.services_by_name["ServingService"],
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
-                ControlServicer(repository, settings.default_namespace),
+                ControlServicer(repository, settings.default_namespace, TrafficControl(store, repository)),
             ),
         ],
         access=ACCESS,
