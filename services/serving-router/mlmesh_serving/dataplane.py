@@ -10,8 +10,8 @@ from mlmesh_kit.errors import NotFound
 from mlmesh_kit.identity import current_caller
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
+from mlmesh_serving.datatypes import TensorInfo
 from mlmesh_serving.repository import ModelRepository, Served, State
-from mlmesh_serving.tensor import TensorInfo
 
 SERVER_NAME = "mlmesh"
 EXTENSIONS = ("model_repository", "binary_tensor_data")

@@ -12,7 +12,7 @@ from mlmesh_kit.errors import FailedPrecondition, NotFound, Unavailable
 
 from mlmesh_serving.chain_files import check_storage
 from mlmesh_serving.manifest import Feature, InferenceServiceSpec, parse_manifest
-from mlmesh_serving.predictors import FORMATS
+from mlmesh_serving.predictors import FORMAT_NAMES
 from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore, StoredRevision, StoredService
@@ -135,7 +135,7 @@ class ModelRepository:
         Raises:
             InvalidArgument, FailedPrecondition: See `parse_manifest` and `ModelStorage.check`.
         """
-        spec = parse_manifest(manifest, frozenset(FORMATS), SERVED)
+        spec = parse_manifest(manifest, FORMAT_NAMES, SERVED)
         check_storage(spec, self._storage)
         return spec
 

@@ -10,10 +10,10 @@ from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import StoredRevision
-from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, Loaded, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool

@@ -9,6 +9,7 @@ from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_ser
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
 from mlmesh_serving.routes import v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
@@ -17,7 +18,6 @@ from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
-from mlmesh_serving.tensor import Limits
 from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
