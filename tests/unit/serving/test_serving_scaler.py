@@ -188,6 +188,55 @@ def test_more_busy_models_than_workers_take_turns() -> None:
     run_virtually(main())
 
 
+def test_models_that_are_asked_in_turn_do_not_drive_each_other_out_all_the_time() -> None:
+    async def main() -> None:
+        async with machine(max_workers=1, turn_seconds=5.0) as here:
+            held = [here.add(name, Replicas(start_seconds=0.2, answer_seconds=0.01), min_replicas=0) for name in "ab"]
+
+            async def ask_often(name: str) -> None:  # with pauses, in which nothing of it is in flight
+                end = asyncio.get_running_loop().time() + 60
+                while asyncio.get_running_loop().time() < end:
+                    await here.doors[name].submit(request())
+                    await asyncio.sleep(0.09)
+
+            await asyncio.gather(ask_often("a"), ask_often("b"))
+            for replicas in held:
+                assert len(replicas.served) > 200  # of 600 with two workers
+                assert len(replicas.asked) <= 16
+
+    run_virtually(main())
+
+
+def test_a_revision_that_is_loaded_is_not_kept_waiting_by_others_that_are_asked() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with machine(max_workers=1, turn_seconds=5.0) as here:
+            here.add("a", Replicas(start_seconds=0.1, answer_seconds=0.1))
+            load = asyncio.create_task(here.load("a", 1, 30))
+            await asyncio.sleep(1)
+            here.add("new", Replicas(start_seconds=0.1))
+            begun = loop.time()
+            await here.scaler.activate(here.scaled["new"])
+            assert loop.time() - begun < 7
+            await load
+
+    run_virtually(main())
+
+
+def test_a_model_that_has_just_been_asked_makes_room_soon() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with machine(max_workers=1) as here:
+            for name in "ab":
+                here.add(name, Replicas(start_seconds=0.1, answer_seconds=0.0), min_replicas=0)
+            await here.doors["a"].submit(request())
+            begun = loop.time()
+            await here.doors["b"].submit(request())
+            assert loop.time() - begun < 0.8
+
+    run_virtually(main())
+
+
 def test_scaling_down_ends_what_runs() -> None:
     async def main() -> None:
         async with machine(max_workers=1) as here:

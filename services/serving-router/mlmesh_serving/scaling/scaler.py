@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
+_LINGER_SECONDS = 0.5  # how long a revision that has its turn may be idle between two requests, and keep it
 _SOON_SECONDS = 2.0  # how long those that wait have patience with replicas that were there and have died
 
 RevisionKey = tuple[str, str, int]
@@ -78,7 +79,7 @@ class Scaled:
         asked: Replicas that its backend was asked for: that there are, or are on their way.
         leaving: Replicas that are to go, and end what they have.
         reachable: Whether traffic is routed to it; without, it goes to zero whatever its `min_replicas`. May be set.
-        used: When it was last asked.
+        used: When it was last activated.
         since: When its backend was asked for a first replica, or to let the last one go.
         decision: The autoscaler's last one.
         error: Why replicas could not be brought up; None: they could.
@@ -210,16 +211,15 @@ class Scaler:
         if revision.asked and revision.change is None:  # its replicas have died; to ask for them waits for their return
             self._grow(revision, revision.asked)
         self._apply()
+        if not revision.asked:  # others have been asked a moment ago: perhaps they are not asked again
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS + 0.01, self._apply)
         await waiter
 
     def tick(self) -> None:
         """Takes a sample of each revision, decides, and asks for what was decided."""
         now = self._clock()
         for revision in self._revisions:
-            sample = revision.backend.meter.take()
-            if sample.rps > 0 or sample.concurrency > 0:
-                revision.used = now
-            revision.autoscaler.record(now, sample)
+            revision.autoscaler.record(now, revision.backend.meter.take())
             ready = revision.backend.ready
             if ready and revision.waiters:
                 _tell(revision, None)
@@ -268,10 +268,14 @@ class Scaler:
         Of those that are being asked, who has a replica keeps it for a turn; then comes who waits for one, longest
         first; then those whose turn is over, longest last.
         """
-        used = now if revision.backend.meter.count else revision.used
+        meter = revision.backend.meter
+        used = max(revision.used, meter.used)
+        has_turn = revision.asked > 0 and now - revision.since < self._settings.turn_seconds
+        if meter.count or revision.waiters or (has_turn and now - used < _LINGER_SECONDS):
+            used = now
         if not revision.asked:
             return -used, 1, revision.since
-        return -used, 0 if now - revision.since < self._settings.turn_seconds else 2, -revision.since
+        return -used, 0 if has_turn else 2, -revision.since
 
     def _grow(self, revision: Scaled, replicas: int) -> None:
         before, revision.asked = revision.asked, replicas
