@@ -13,7 +13,8 @@ from typing import Any
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError
 
 from mlmesh_serving.joining import Outcome, RowJoiner, Tensors
-from mlmesh_serving.predictors import FORMATS, Predictor, bind
+from mlmesh_serving.predictors.base import Predictor, bind
+from mlmesh_serving.predictors.formats import FORMATS
 from mlmesh_serving.stage import Stage, load_stage
 from mlmesh_serving.tensor import TensorInfo, as_tensor, check_inputs
 from mlmesh_serving.workers.plan import Plan

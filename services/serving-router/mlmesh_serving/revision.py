@@ -10,11 +10,11 @@ from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
 from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.store import StoredService
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.store import StoredRevision
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, Loaded, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
@@ -75,7 +75,7 @@ class RevisionLoader:
         self._pool_limits = pool_limits
         self._fronts = fronts
 
-    async def load(self, stored: StoredService, spec: InferenceServiceSpec) -> Revision:
+    async def load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
 
         Raises:
@@ -85,7 +85,7 @@ class RevisionLoader:
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
-            plan = Plan(spec, found, str(stored.revision), self._limits, self._batching)
+            plan = Plan(spec, found, str(stored.number), self._limits, self._batching)
             pool = WorkerPool(
                 self._host,
                 plan,
@@ -93,7 +93,7 @@ class RevisionLoader:
                 limits=self._pool_limits,
                 model=f"{stored.namespace}.{stored.name}",
             )
-            front = self._fronts.put((stored.namespace, stored.name, stored.revision), pool, spec)
+            front = self._fronts.put((stored.namespace, stored.name, stored.number), pool, spec)
             try:
                 await front.start()
                 if pool.loaded is None:
@@ -104,7 +104,7 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, front, replace(pool.loaded, digest=found.predictor.digest), files)
+        return Revision(stored.number, front, replace(pool.loaded, digest=found.predictor.digest), files)
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:

@@ -10,6 +10,7 @@ from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_ser
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
@@ -20,7 +21,7 @@ from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
 from mlmesh_serving.workers.pool import PoolLimits
@@ -46,7 +47,8 @@ def build(settings: Settings) -> ServiceDefinition:
         ),
         Fronts(scaler, settings.fronts),
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
+    store = ServingStore(engine, settings.revisions_kept)
+    repository = ModelRepository(store, storage, loader.load, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     return ServiceDefinition(
@@ -60,7 +62,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 inference_service_pb2.DESCRIPTOR.services_by_name["ServingService"],
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
-                ControlServicer(repository, settings.default_namespace),
+                ControlServicer(repository, settings.default_namespace, TrafficControl(store, repository)),
             ),
         ],
         access=ACCESS,

@@ -104,6 +104,23 @@ def test_a_revision_takes_the_place_of_another_without_a_lost_request() -> None:
     run_virtually(main())
 
 
+def test_a_revision_is_loaded_anew_beside_itself() -> None:
+    async def main() -> None:
+        scaler, made = fronts()
+        async with scaler.running():
+            old = await started(made, Replicas(start_seconds=1.0, answer_seconds=1.0), service())
+            running = old.submit(request(b"x"))
+            new = await started(made, Replicas(start_seconds=0.5, answer_seconds=1.0), service())
+            closing = asyncio.create_task(old.close(10))
+            assert await new.submit(request(b"y")) == answer_to(b"y")
+            assert await running == answer_to(b"x")
+            await closing
+            await asyncio.sleep(300)
+            assert new.ready == 1
+
+    run_virtually(main())
+
+
 def test_what_waits_for_a_cold_start_is_answered_though_its_revision_is_replaced() -> None:
     async def main() -> None:
         scaler, made = fronts(max_workers=1)

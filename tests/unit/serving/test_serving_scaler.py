@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -11,15 +10,11 @@ from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, Unavailable
 from mlmesh_serving.manifest import ScalingSpec
 from mlmesh_serving.scaling.activator import Activator
-from mlmesh_serving.scaling.scaler import RevisionKey, Scaler, ScalerSettings
+from mlmesh_serving.scaling.scaler import Scaled, Scaler, ScalerSettings
 from mlmesh_serving.scaling.spec import AutoscalerSpec
 from prometheus_client import REGISTRY
 from support.replicas import Replicas, answer_to, request
 from support.virtual_time import run_virtually
-
-
-def key(name: str) -> RevisionKey:
-    return "default", name, 1
 
 
 class Machine:
@@ -29,14 +24,19 @@ class Machine:
         self.scaler = scaler
         self.replicas: dict[str, Replicas] = {}
         self.doors: dict[str, Activator] = {}
+        self.scaled: dict[str, Scaled] = {}
         self.peak = 0
 
     def add(self, name: str, replicas: Replicas | None = None, *, concurrency: int = 0, **scaling: object) -> Replicas:
         held = self.replicas[name] = replicas or Replicas(start_seconds=0.5, answer_seconds=0.1)
         clock = asyncio.get_running_loop().time
-        start = partial(self.scaler.activate, key(name))
+
+        async def start() -> None:
+            await self.scaler.activate(self.scaled[name])
+
         self.doors[name] = Activator(held, name, concurrency=concurrency, clock=clock, start=start)
-        self.scaler.add(key(name), self.doors[name], AutoscalerSpec(ScalingSpec(**scaling), concurrency))
+        spec = AutoscalerSpec(ScalingSpec(**scaling), concurrency)
+        self.scaled[name] = self.scaler.add(("default", name, 1), self.doors[name], spec)
         return held
 
     def processes(self) -> int:
@@ -188,6 +188,55 @@ def test_more_busy_models_than_workers_take_turns() -> None:
     run_virtually(main())
 
 
+def test_models_that_are_asked_in_turn_do_not_drive_each_other_out_all_the_time() -> None:
+    async def main() -> None:
+        async with machine(max_workers=1, turn_seconds=5.0) as here:
+            held = [here.add(name, Replicas(start_seconds=0.2, answer_seconds=0.01), min_replicas=0) for name in "ab"]
+
+            async def ask_often(name: str) -> None:  # with pauses, in which nothing of it is in flight
+                end = asyncio.get_running_loop().time() + 60
+                while asyncio.get_running_loop().time() < end:
+                    await here.doors[name].submit(request())
+                    await asyncio.sleep(0.09)
+
+            await asyncio.gather(ask_often("a"), ask_often("b"))
+            for replicas in held:
+                assert len(replicas.served) > 200  # of 600 with two workers
+                assert len(replicas.asked) <= 16
+
+    run_virtually(main())
+
+
+def test_a_revision_that_is_loaded_is_not_kept_waiting_by_others_that_are_asked() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with machine(max_workers=1, turn_seconds=5.0) as here:
+            here.add("a", Replicas(start_seconds=0.1, answer_seconds=0.1))
+            load = asyncio.create_task(here.load("a", 1, 30))
+            await asyncio.sleep(1)
+            here.add("new", Replicas(start_seconds=0.1))
+            begun = loop.time()
+            await here.scaler.activate(here.scaled["new"])
+            assert loop.time() - begun < 7
+            await load
+
+    run_virtually(main())
+
+
+def test_a_model_that_has_just_been_asked_makes_room_soon() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with machine(max_workers=1) as here:
+            for name in "ab":
+                here.add(name, Replicas(start_seconds=0.1, answer_seconds=0.0), min_replicas=0)
+            await here.doors["a"].submit(request())
+            begun = loop.time()
+            await here.doors["b"].submit(request())
+            assert loop.time() - begun < 0.8
+
+    run_virtually(main())
+
+
 def test_scaling_down_ends_what_runs() -> None:
     async def main() -> None:
         async with machine(max_workers=1) as here:
@@ -212,10 +261,10 @@ def test_a_replica_that_ends_a_long_request_holds_no_new_one_back() -> None:
             long = here.doors["m"].submit(request(b"long"))
             replicas.replicas.append(replicas.replicas.pop(0))  # so that it is in the one that goes first
             replicas.answer_seconds = 0.1
-            here.scaler.set_reachable(key("m"), False)
+            here.scaled["m"].reachable = False
             await until(lambda: replicas.ready < 3, 100)
             assert len(replicas.leaving) >= 1
-            here.scaler.set_reachable(key("m"), True)
+            here.scaled["m"].reachable = True
             await here.load("m", 8, 20)
             assert replicas.ready == 6  # the two that leave count until both have ended
             assert here.peak <= 8
@@ -252,7 +301,7 @@ def test_what_is_removed_is_closed_before_its_place_is_given_away() -> None:
             old = here.add("old", Replicas(start_seconds=0.1, answer_seconds=3.0))
             await until(lambda: old.ready == 1, 2)
             running = here.doors["old"].submit(request(b"x"))
-            removing = asyncio.create_task(here.scaler.remove(key("old"), 10))
+            removing = asyncio.create_task(here.scaler.remove(here.scaled["old"], 10))
             await asyncio.sleep(0.1)
             new = here.add("new")
             await asyncio.sleep(2)
@@ -263,7 +312,7 @@ def test_what_is_removed_is_closed_before_its_place_is_given_away() -> None:
             await until(lambda: new.ready == 1, 2)
             assert scaled("old", "actual_replicas") is None
             with pytest.raises(Unavailable):
-                await here.scaler.activate(key("old"))
+                await here.scaler.activate(here.scaled["old"])
 
     run_virtually(main())
 
@@ -273,9 +322,9 @@ def test_a_revision_without_traffic_goes_to_zero() -> None:
         async with machine() as here:
             replicas = here.add("m", min_replicas=2)
             await asyncio.sleep(100)
-            here.scaler.set_reachable(key("m"), False)
+            here.scaled["m"].reachable = False
             await until(lambda: replicas.ready == 0, 100)
-            here.scaler.set_reachable(key("m"), True)
+            here.scaled["m"].reachable = True
             await until(lambda: replicas.ready == 2, 5)
 
     run_virtually(main())

@@ -12,6 +12,7 @@ from mlmesh_serving.protection.futures import Future
 from mlmesh_serving.protection.metrics import BREAKER, BREAKER_OPENED
 
 _PATIENCE_SECONDS = 1.0
+_CLOCK_SECONDS = 0.01  # a loop's clock and its timers are not exact
 
 
 class Breaking:
@@ -97,7 +98,7 @@ class Breaking:
 def _fault(error: BaseException | None, now: float, sent: float, deadline: float | None) -> bool | None:
     if error is None:
         return False
-    late = deadline is not None and now >= deadline
+    late = deadline is not None and now >= deadline - _CLOCK_SECONDS
     if isinstance(error, DeadlineExceeded) or (isinstance(error, asyncio.CancelledError) and late):
         return True if now - sent >= _PATIENCE_SECONDS else None
     if isinstance(error, asyncio.CancelledError):

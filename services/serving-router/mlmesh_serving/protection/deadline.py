@@ -8,7 +8,7 @@ from prometheus_client import Counter
 from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.protection.futures import Future, settle
 from mlmesh_serving.protection.metrics import LATE
-from mlmesh_serving.protection.wheel import TimerWheel
+from mlmesh_serving.protection.wheel import Timer, TimerWheel
 
 
 def sooner(deadline: float | None, now: float, timeout_seconds: float) -> float | None:
@@ -25,17 +25,16 @@ def sooner(deadline: float | None, now: float, timeout_seconds: float) -> float 
     return limit if deadline is None or deadline > limit else deadline
 
 
-class _Call:
+class _Call(Timer):
     """A request that is being answered."""
 
-    __slots__ = ("behind", "future", "late", "slot", "wheel")
+    __slots__ = ("behind", "future", "late")
 
-    def __init__(self, wheel: TimerWheel, future: Future, behind: Future, deadline: float, late: Counter) -> None:
-        self.wheel = wheel
+    def __init__(self, future: Future, behind: Future, late: Counter) -> None:
+        super().__init__()
         self.future = future
         self.behind = behind
         self.late = late
-        self.slot = wheel.add(deadline, self.expire)
         behind.add_done_callback(self.answered)
         future.add_done_callback(self.ended)
 
@@ -48,7 +47,7 @@ class _Call:
         settle(self.future, behind)
 
     def ended(self, _: Future) -> None:
-        self.wheel.discard(self.slot, self.expire)
+        TimerWheel.discard(self)
         self.behind.cancel()  # of no effect where it is done
 
 
@@ -97,7 +96,7 @@ class Deadlines:
                 request.door, request.model, request.body, request.json_length, request.headers, deadline
             )
         future: Future = loop.create_future()
-        _Call(self._wheel, future, self._inner.submit(request), deadline, self._late)
+        self._wheel.add(deadline, _Call(future, self._inner.submit(request), self._late))
         return future
 
     async def scale(self, replicas: int) -> None:

@@ -1,9 +1,10 @@
 """All that stands before the replicas of a revision, in its order; and before a stage that is somewhere else."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
+
+from mlmesh_kit.errors import Unavailable
 
 from mlmesh_serving.backend import Backend, WireRequest
 from mlmesh_serving.manifest import InferenceServiceSpec
@@ -15,12 +16,15 @@ from mlmesh_serving.protection.deadline import Deadlines
 from mlmesh_serving.protection.futures import Future
 from mlmesh_serving.protection.hedge import Hedging
 from mlmesh_serving.protection.retry import Retrying, RetrySettings
-from mlmesh_serving.protection.settings import parse_protection
+from mlmesh_serving.protection.settings import ProtectionSpec, parse_protection
 from mlmesh_serving.protection.wheel import TimerWheel
 from mlmesh_serving.scaling.activator import Activator, QueueLimits
 from mlmesh_serving.scaling.meter import InFlight
-from mlmesh_serving.scaling.scaler import RevisionKey, Scaler
+from mlmesh_serving.scaling.scaler import RevisionKey, Scaled, Scaler
 from mlmesh_serving.scaling.spec import AutoscalerSettings, AutoscalerSpec
+
+Start = Callable[[], Awaitable[None]]
+Build = Callable[[Start], tuple[Activator, Backend]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +50,16 @@ class Front:
     Args:
         scaler: Scales it.
         key: Which revision.
-        outer: What is asked first.
-        activator: What holds the replicas.
         spec: How it is scaled.
+        build: Makes the activator, which is told how the first replica is brought up, and what is asked first.
     """
 
-    def __init__(
-        self, scaler: Scaler, key: RevisionKey, outer: Backend, activator: Activator, spec: AutoscalerSpec
-    ) -> None:
+    def __init__(self, scaler: Scaler, key: RevisionKey, spec: AutoscalerSpec, build: Build) -> None:
         self._scaler = scaler
         self._key = key
-        self._outer = outer
-        self._activator = activator
         self._spec = spec
+        self._scaled: Scaled | None = None
+        self._activator, self._outer = build(self._activate)
 
     async def start(self) -> None:
         """Has it scaled from now on, and waits for the first replica, which shows that the model can be loaded.
@@ -66,8 +67,8 @@ class Front:
         Raises:
             ServiceError: It cannot.
         """
-        self._scaler.add(self._key, self._activator, self._spec)
-        await self._scaler.activate(self._key)
+        self._scaled = self._scaler.add(self._key, self._activator, self._spec)
+        await self._activate()
 
     @property
     def in_flight(self) -> int:
@@ -90,7 +91,8 @@ class Front:
 
     def set_reachable(self, reachable: bool) -> None:
         """Says whether traffic is routed to it; without, it goes to zero whatever its manifest's `minReplicas`."""
-        self._scaler.set_reachable(self._key, reachable)
+        if self._scaled is not None:
+            self._scaled.reachable = reachable
 
     async def scale(self, replicas: int) -> None:
         """See `Backend.scale`; the scaler goes on from there."""
@@ -98,10 +100,15 @@ class Front:
 
     async def close(self, grace_seconds: float) -> None:
         """Takes no more requests, waits for those in flight, at most so long, and ends."""
-        if self._scaler.get(self._key) is None:
+        if self._scaled is None:
             await self._activator.close(grace_seconds)
         else:
-            await self._scaler.remove(self._key, grace_seconds)
+            await self._scaler.remove(self._scaled, grace_seconds)
+
+    async def _activate(self) -> None:
+        if self._scaled is None:
+            raise Unavailable(f"model {self._key[1]!r} has not been started", retry_after_seconds=1)
+        await self._scaler.activate(self._scaled)
 
 
 class Fronts:
@@ -133,29 +140,12 @@ class Fronts:
         Raises:
             InvalidArgument: Its annotations are wrong; see `parse_protection`.
         """
-        settings = self._settings
-        model = f"{key[0]}.{key[1]}"
         protection = parse_protection(service.annotations)
-        activator = Activator(
-            inner,
-            model,
-            concurrency=service.container_concurrency,
-            limits=settings.queue,
-            start=partial(self._scaler.activate, key),
-            wheel=self._wheel,
-            clock=self._clock,
-            everywhere=self._everywhere,
-        )
-        outer: Backend = activator
-        if protection.retry is not None:
-            outer = Retrying(outer, model, protection.retry)
-        if protection.hedge is not None:
-            outer = Hedging(outer, model, protection.hedge)
-        outer = Admission(outer, model, activator.meter, self._everywhere, settings.admission)
-        timeout = service.timeout_seconds if service.timeout_seconds is not None else settings.timeout_seconds
-        outer = Deadlines(outer, model, timeout, self._wheel)
-        spec = AutoscalerSpec.of(service, settings.autoscaler)
-        return Front(self._scaler, key, outer, activator, spec)
+
+        def build(start: Start) -> tuple[Activator, Backend]:
+            return self._build(f"{key[0]}.{key[1]}", inner, service, protection, start)
+
+        return Front(self._scaler, key, AutoscalerSpec.of(service, self._settings.autoscaler), build)
 
     def put_remote(
         self,
@@ -179,6 +169,29 @@ class Fronts:
         if retry is not None:
             outer = Retrying(outer, name, retry)
         return Deadlines(outer, name, timeout_seconds, self._wheel)
+
+    def _build(
+        self, model: str, inner: Backend, service: InferenceServiceSpec, protection: ProtectionSpec, start: Start
+    ) -> tuple[Activator, Backend]:
+        settings = self._settings
+        activator = Activator(
+            inner,
+            model,
+            concurrency=service.container_concurrency,
+            limits=settings.queue,
+            start=start,
+            wheel=self._wheel,
+            clock=self._clock,
+            everywhere=self._everywhere,
+        )
+        outer: Backend = activator
+        if protection.retry is not None:
+            outer = Retrying(outer, model, protection.retry)
+        if protection.hedge is not None:
+            outer = Hedging(outer, model, protection.hedge)
+        outer = Admission(outer, model, activator.meter, self._everywhere, settings.admission)
+        timeout = service.timeout_seconds if service.timeout_seconds is not None else settings.timeout_seconds
+        return activator, Deadlines(outer, model, timeout, self._wheel)
 
     def forget(self, model: str) -> None:
         """Removes the metrics of a model that was deleted, or of what is somewhere else (`namespace.name`, `name`)."""

@@ -14,7 +14,7 @@ from mlmesh_kit.errors import DeadlineExceeded, ResourceExhausted, ServiceError,
 from mlmesh_serving.backend import Backend, WireAnswer, WireRequest
 from mlmesh_serving.protection.futures import cancel_with, settle
 from mlmesh_serving.protection.metrics import REFUSED
-from mlmesh_serving.protection.wheel import TimerWheel
+from mlmesh_serving.protection.wheel import Timer, TimerWheel
 from mlmesh_serving.scaling.meter import InFlight, RequestMeter
 
 logger = logging.getLogger(__name__)
@@ -38,17 +38,17 @@ class QueueLimits:
     body_bytes: int = 64 << 20
 
 
-class _Waiting:
+class _Waiting(Timer):
     """A request in the queue; the future is what its caller holds."""
 
-    __slots__ = ("activator", "cold", "future", "request", "slot")
+    __slots__ = ("activator", "cold", "future", "request")
 
     def __init__(self, activator: "Activator", request: WireRequest, future: Future) -> None:
+        super().__init__()
         self.activator = activator
         self.request = request
         self.future = future
         self.cold = not activator.ready
-        self.slot: int | None = None
 
     def expire(self) -> None:
         """Ends it: its time is over."""
@@ -220,7 +220,7 @@ class Activator:
         self._queue[waiting] = None
         self._queued_bytes += len(request.body)
         if request.deadline is not None:
-            waiting.slot = self._wheel.add(request.deadline, waiting.expire)
+            self._wheel.add(request.deadline, waiting)
         entered = self.meter.enter()
         future.add_done_callback(partial(self._answered, waiting, entered))
         if self._poll is None:
@@ -235,9 +235,7 @@ class Activator:
 
     def _dequeued(self, waiting: _Waiting) -> None:
         self._queued_bytes -= len(waiting.request.body)
-        if waiting.slot is not None:
-            self._wheel.discard(waiting.slot, waiting.expire)
-            waiting.slot = None
+        self._wheel.discard(waiting)
 
     def _look(self) -> None:
         """Looks for replicas that came, or all went, while anything waits."""

@@ -27,17 +27,18 @@ class RequestMeter:
 
     Attributes:
         count: Requests in flight.
+        used: When the last one came or went.
     """
 
     __slots__ = (
         "_alone", "_clock", "_depth", "_everywhere", "_integral", "_latency", "_requests", "_sampled", "_since",
-        "count",
+        "count", "used",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, everywhere: InFlight | None = None) -> None:
         self._clock = clock
         self._everywhere = everywhere if everywhere is not None else InFlight()
-        self._since = self._sampled = clock()
+        self._since = self._sampled = self.used = clock()
         self._integral = 0.0
         self._requests = 0
         self._latency = 0.0
@@ -49,7 +50,7 @@ class RequestMeter:
         """Notes a request that comes; gives what `leave` wants to be told."""
         now = self._clock()
         self._integral += self.count * (now - self._since)
-        self._since = now
+        self._since = self.used = now
         self._requests += 1
         self._everywhere.count += 1
         self.count += 1
@@ -66,7 +67,7 @@ class RequestMeter:
         """
         now = self._clock()
         self._integral += self.count * (now - self._since)
-        self._since = now
+        self._since = self.used = now
         self._everywhere.count -= 1
         self.count -= 1
         started, depth = entered

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
+_LINGER_SECONDS = 0.5  # how long a revision that has its turn may be idle between two requests, and keep it
 _SOON_SECONDS = 2.0  # how long those that wait have patience with replicas that were there and have died
 
 RevisionKey = tuple[str, str, int]
@@ -77,8 +78,8 @@ class Scaled:
         wanted: Replicas that its demand and its bounds ask for.
         asked: Replicas that its backend was asked for: that there are, or are on their way.
         leaving: Replicas that are to go, and end what they have.
-        reachable: Whether traffic is routed to it.
-        used: When it was last asked.
+        reachable: Whether traffic is routed to it; without, it goes to zero whatever its `min_replicas`. May be set.
+        used: When it was last activated.
         since: When its backend was asked for a first replica, or to let the last one go.
         decision: The autoscaler's last one.
         error: Why replicas could not be brought up; None: they could.
@@ -119,7 +120,7 @@ class Scaler:
     def __init__(self, settings: ScalerSettings | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings or ScalerSettings()
         self._clock = clock
-        self._revisions: dict[RevisionKey, Scaled] = {}
+        self._revisions: dict[Scaled, None] = {}  # in the order in which they came
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = 0  # replicas of revisions that are being removed
 
@@ -137,15 +138,10 @@ class Scaler:
         """Takes a revision on, and asks for its first replicas.
 
         Args:
-            key: Which one.
+            key: Which one. There may be two of one key, while one takes the place of the other.
             backend: Holds its replicas.
             spec: How it is scaled.
-
-        Raises:
-            ValueError: There is one of this key.
         """
-        if key in self._revisions:
-            raise ValueError(f"{key} is scaled already")
         now = self._clock()
         revision = Scaled(
             key=key,
@@ -157,29 +153,29 @@ class Scaler:
             used=now,
             asked=backend.ready,
         )
-        self._revisions[key] = revision
+        self._revisions[revision] = None
         self._apply()
         return revision
 
-    async def remove(self, key: RevisionKey, grace_seconds: float) -> None:
+    async def remove(self, revision: Scaled, grace_seconds: float) -> None:
         """Lets a revision end what it has, and closes it; when that is done, others may have its place.
 
         It is scaled until it has nothing left: what waits for its first replica gets it.
 
         Args:
-            key: Which one; unknown: nothing happens.
+            revision: From `add`; one that was removed before: nothing happens.
             grace_seconds: For the requests that it has.
         """
-        revision = self._revisions.get(key)
-        if revision is None:
+        if revision not in self._revisions:
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_seconds
         await revision.backend.drain(grace_seconds)
-        if self._revisions.pop(key, None) is None:
+        if revision not in self._revisions:
             return
-        _tell(revision, Unavailable(f"model {key[1]!r} is being stopped", retry_after_seconds=1))
-        metrics.forget(key)
+        del self._revisions[revision]
+        _tell(revision, _stopped(revision))
+        metrics.forget(revision.key)
         if revision.change is not None:
             revision.change.cancel()
         held = revision.asked + revision.leaving
@@ -190,26 +186,18 @@ class Scaler:
             self._ending -= held
             self._apply()
 
-    def get(self, key: RevisionKey) -> Scaled | None:
-        """Gives what is known of a revision."""
-        return self._revisions.get(key)
-
-    def set_reachable(self, key: RevisionKey, reachable: bool) -> None:
-        """Says whether traffic is routed to a revision; one without goes to zero whatever its `min_replicas`."""
-        revision = self._revisions.get(key)
-        if revision is not None:
-            revision.reachable = reachable
-
-    async def activate(self, key: RevisionKey) -> None:
+    async def activate(self, revision: Scaled) -> None:
         """Brings a replica up where there is none, and waits for it.
+
+        Args:
+            revision: From `add`.
 
         Raises:
             ServiceError: It could not be brought up; or could not a moment ago, and is not tried yet.
-            Unavailable: There is no such revision.
+            Unavailable: It was removed.
         """
-        revision = self._revisions.get(key)
-        if revision is None:
-            raise Unavailable(f"model {key[1]!r} is being stopped", retry_after_seconds=1)
+        if revision not in self._revisions:
+            raise _stopped(revision)
         now = self._clock()
         if revision.backend.ready:
             return
@@ -223,16 +211,15 @@ class Scaler:
         if revision.asked and revision.change is None:  # its replicas have died; to ask for them waits for their return
             self._grow(revision, revision.asked)
         self._apply()
+        if not revision.asked:  # others have been asked a moment ago: perhaps they are not asked again
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS + 0.01, self._apply)
         await waiter
 
     def tick(self) -> None:
         """Takes a sample of each revision, decides, and asks for what was decided."""
         now = self._clock()
-        for revision in self._revisions.values():
-            sample = revision.backend.meter.take()
-            if sample.rps > 0 or sample.concurrency > 0:
-                revision.used = now
-            revision.autoscaler.record(now, sample)
+        for revision in self._revisions:
+            revision.autoscaler.record(now, revision.backend.meter.take())
             ready = revision.backend.ready
             if ready and revision.waiters:
                 _tell(revision, None)
@@ -242,7 +229,7 @@ class Scaler:
             if bounded is not None and not (bounded == 0 and revision.waiters):
                 revision.wanted = bounded
         self._apply()
-        for revision in self._revisions.values():
+        for revision in self._revisions:
             metrics.show(
                 revision.key,
                 wanted=revision.wanted,
@@ -262,14 +249,14 @@ class Scaler:
     def _apply(self) -> None:
         """Asks for what is wanted, as far as the machine goes: first what is too many, then what is missing."""
         now = self._clock()
-        order = sorted(self._revisions.values(), key=lambda revision: self._rank(revision, now))
-        shares = share([(revision.key, revision.wanted) for revision in order], self._settings.max_workers)
+        order = sorted(self._revisions, key=lambda revision: self._rank(revision, now))
+        shares = share([(revision, revision.wanted) for revision in order], self._settings.max_workers)
         for revision in order:
-            if revision.change is None and shares[revision.key] < revision.asked:
-                self._shrink(revision, shares[revision.key])
+            if revision.change is None and shares[revision] < revision.asked:
+                self._shrink(revision, shares[revision])
         free = self._settings.max_workers - self._ending - sum(one.asked + one.leaving for one in order)
         for revision in order:
-            missing = shares[revision.key] - revision.asked
+            missing = shares[revision] - revision.asked
             if revision.change is None and missing > 0 and free > 0 and now >= revision.retry_at:
                 given = min(missing, free)
                 free -= given
@@ -281,10 +268,14 @@ class Scaler:
         Of those that are being asked, who has a replica keeps it for a turn; then comes who waits for one, longest
         first; then those whose turn is over, longest last.
         """
-        used = now if revision.backend.meter.count else revision.used
+        meter = revision.backend.meter
+        used = max(revision.used, meter.used)
+        has_turn = revision.asked > 0 and now - revision.since < self._settings.turn_seconds
+        if meter.count or revision.waiters or (has_turn and now - used < _LINGER_SECONDS):
+            used = now
         if not revision.asked:
             return -used, 1, revision.since
-        return -used, 0 if now - revision.since < self._settings.turn_seconds else 2, -revision.since
+        return -used, 0 if has_turn else 2, -revision.since
 
     def _grow(self, revision: Scaled, replicas: int) -> None:
         before, revision.asked = revision.asked, replicas
@@ -338,6 +329,10 @@ class Scaler:
         finally:
             revision.leaving -= leaving
         self._apply()
+
+
+def _stopped(revision: Scaled) -> Unavailable:
+    return Unavailable(f"model {revision.key[1]!r} is being stopped", retry_after_seconds=1)
 
 
 def _lose_patience(revision: Scaled) -> None:

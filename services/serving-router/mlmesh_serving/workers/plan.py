@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from mlmesh_serving.datatypes import Limits, TensorInfo
 from mlmesh_serving.manifest import InferenceServiceSpec
 from mlmesh_serving.storage import LocalModel
-from mlmesh_serving.tensor import Limits, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
