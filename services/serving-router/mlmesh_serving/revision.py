@@ -53,7 +53,7 @@ class RevisionLoader:
         host: Starts the workers.
         storage: Where models come from.
         limits: Of requests.
-        batching: How they are joined.
+        batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
         replicas: Workers of each model.
     """
@@ -84,12 +84,13 @@ class RevisionLoader:
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
-            plan = Plan(spec, found, str(stored.number), self._limits, self._batching)
+            plan = Plan(spec, found, str(stored.number), self._limits, self._joined(spec))
             pool = WorkerPool(
                 self._host,
                 plan,
                 modules=WARM_MODULES.get(spec.predictor.format, ()),
                 limits=self._pool_limits,
+                env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",
             )
             try:
@@ -103,6 +104,10 @@ class RevisionLoader:
             await asyncio.to_thread(files.close)
             raise
         return Revision(stored.number, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+
+    def _joined(self, spec: InferenceServiceSpec) -> Batching:
+        batcher = spec.batcher
+        return Batching(batcher.max_batch_size, batcher.max_latency_seconds) if batcher else self._batching
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:
