@@ -54,7 +54,7 @@ class RevisionLoader:
         host: Starts the workers.
         storage: Where models come from.
         limits: Of requests.
-        batching: How they are joined.
+        batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
         fronts: Stand before the workers, and scale them.
     """
@@ -85,12 +85,13 @@ class RevisionLoader:
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
-            plan = Plan(spec, found, str(stored.number), self._limits, self._batching)
+            plan = Plan(spec, found, str(stored.number), self._limits, self._joined(spec))
             pool = WorkerPool(
                 self._host,
                 plan,
                 modules=WARM_MODULES.get(spec.predictor.format, ()),
                 limits=self._pool_limits,
+                env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",
             )
             front = self._fronts.put((stored.namespace, stored.name, stored.number), pool, spec)
@@ -105,6 +106,10 @@ class RevisionLoader:
             await asyncio.to_thread(files.close)
             raise
         return Revision(stored.number, front, replace(pool.loaded, digest=found.predictor.digest), files)
+
+    def _joined(self, spec: InferenceServiceSpec) -> Batching:
+        batcher = spec.batcher
+        return Batching(batcher.max_batch_size, batcher.max_latency_seconds) if batcher else self._batching
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:

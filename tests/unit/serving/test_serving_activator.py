@@ -265,7 +265,7 @@ action = st.sampled_from(["ask", "ask", "ask", "cancel", "crash", "wait", "break
 
 
 @given(st.lists(action, min_size=5, max_size=60), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_request_ends_whatever_happens(actions: list[str], concurrency: int) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

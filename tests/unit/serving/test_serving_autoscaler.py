@@ -119,6 +119,7 @@ class TestBuckets:
         assert buckets.average(100) == pytest.approx(2)  # the least coefficient is 0.2
 
     @given(st.integers(1, 20), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 100)), min_size=1, max_size=60))
+    @settings(max_examples=50, deadline=None)
     def test_is_the_average_of_a_naive_one(self, window: int, steps: list[tuple[int, int]]) -> None:
         buckets, now = TimedBuckets(window), 1000
         values: dict[int, float] = {}
@@ -138,6 +139,7 @@ class TestBuckets:
 
 class TestDelayWindow:
     @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 20)), min_size=1, max_size=50))
+    @settings(max_examples=50, deadline=None)
     def test_is_the_largest_of_the_window(self, seconds: int, steps: list[tuple[int, int]]) -> None:
         window, now, seen = DelayWindow(seconds), 1000, []
         for pause, value in steps:
@@ -255,7 +257,7 @@ class TestPanic:
         st.sampled_from([0.0, 20.0]),
         st.sampled_from(list(Aggregation)),
     )
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     def test_never_down_in_panic_never_more_than_the_rate(
         self, steps: list[tuple[float, int]], delay: float, aggregation: Aggregation
     ) -> None:
@@ -354,6 +356,7 @@ class TestActivity:
         st.integers(0, 6),
         st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9), st.integers(0, 9)), max_size=60),
     )
+    @settings(max_examples=50, deadline=None)
     def test_never_beyond_the_bounds(self, low: int, more: int, steps: list[tuple[int, int, int]]) -> None:
         high = low + more
         bounds = spec(min_replicas=low, max_replicas=high)
@@ -377,6 +380,7 @@ class TestShare:
         assert share([("a", 5), ("b", 1), ("c", 1)], 2) == {"a": 1, "b": 1, "c": 0}
 
     @given(st.lists(st.integers(0, 12), max_size=12), st.integers(0, 30))
+    @settings(max_examples=50, deadline=None)
     def test_fair(self, wanted: list[int], capacity: int) -> None:
         shares = share(list(enumerate(wanted)), capacity)
         assert sum(shares.values()) == min(capacity, sum(wanted))

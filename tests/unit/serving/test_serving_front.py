@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from mlmesh_serving.manifest import Feature, InferenceServiceSpec, ScaleMetric, ScalingSpec, parse_manifest
@@ -275,6 +275,7 @@ class TestAnnotations:
             burst_capacity=st.sampled_from([-1.0, 0.0, 211.0, 1e6]),
         )
     )
+    @settings(max_examples=50, deadline=None)
     def test_for_knative_and_back(self, scaling: ScalingSpec) -> None:
         again = parse_scaling({}, "spec.predictor", [(scaling_annotations(scaling), "metadata.annotations")])
         assert again == scaling

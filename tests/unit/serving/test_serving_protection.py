@@ -292,6 +292,7 @@ class TestBreaker:
         assert breaker.state(6) is BreakerState.CLOSED
 
     @given(st.lists(st.tuples(st.floats(0, 4), st.sampled_from([True, False, None]))))
+    @settings(max_examples=50, deadline=None)
     def test_one_that_is_not_closed_lets_one_through_at_most(self, steps: list[tuple[float, bool | None]]) -> None:
         breaker, now = Breaker(BreakerSettings(consecutive_faults=2)), 0.0
         running: list[int] = []
@@ -463,6 +464,7 @@ class TestRetrying:
         run_virtually(main())
 
     @given(st.lists(st.booleans()))
+    @settings(max_examples=50, deadline=None)
     def test_throttle(self, answers: list[bool]) -> None:
         throttle, tokens = RetryThrottle(10, 0.1), 10.0
         for answered in answers:
@@ -558,7 +560,7 @@ class TestHedging:
         run_virtually(main())
 
     @given(st.lists(st.floats(0.001, 10), min_size=100, max_size=100), st.floats(50, 99))
-    @settings(max_examples=20)
+    @settings(max_examples=20, deadline=None)
     def test_percentile(self, latencies: list[float], percentile: float) -> None:
         window = LatencyWindow(percentile, min_answers=100)
         for latency in latencies:
@@ -570,6 +572,7 @@ class TestHedging:
         assert sum(latency <= value for latency in latencies) >= percentile
 
     @given(st.floats(0.01, 1), st.lists(st.booleans()))
+    @settings(max_examples=50, deadline=None)
     def test_budget(self, share: float, asks: list[bool]) -> None:
         budget, ordinary, extra = ShareBudget(share), 0, 0
         for ask in asks:
