@@ -295,6 +295,30 @@ def test_a_model_that_cannot_be_loaded_is_tried_again_ever_later() -> None:
     run_virtually(main())
 
 
+def test_who_waits_for_replicas_that_died_waits_as_long_as_a_start_takes() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for start_seconds, comes_back_after, patience in [(0.5, 1.5, 2), (10.0, 15.0, 20)]:
+            async with machine() as here:
+                replicas = here.add("m", Replicas(start_seconds=start_seconds))
+                await until(lambda replicas=replicas: replicas.ready == 1, 20)
+                replicas.start_seconds = 0.0
+                died = replicas.replicas.pop()
+                loop.call_later(comes_back_after, replicas.replicas.append, died)  # as a pool replaces its workers
+                held = replicas.scale
+                replicas.scale = lambda wanted: asyncio.sleep(0)  # type: ignore[method-assign, assignment]
+                assert await here.doors["m"].submit(request(b"x")) == answer_to(b"x")
+                await asyncio.sleep(2)
+                replicas.replicas.clear()
+                begun = loop.time()
+                with pytest.raises(Unavailable, match="others are being started"):
+                    await here.doors["m"].submit(request(b"x"))
+                assert loop.time() - begun == pytest.approx(patience, rel=0.1)
+                replicas.scale = held  # type: ignore[method-assign]
+
+    run_virtually(main())
+
+
 def test_what_is_removed_is_closed_before_its_place_is_given_away() -> None:
     async def main() -> None:
         async with machine(max_workers=1) as here:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
 _LINGER_SECONDS = 0.5  # how long a revision that has its turn may be idle between two requests, and keep it
-_SOON_SECONDS = 2.0  # how long those that wait have patience with replicas that were there and have died
+_SOON_SECONDS = 2.0  # how long, at least, those that wait have patience with replicas that were there and have died
 
 RevisionKey = tuple[str, str, int]
 """Namespace, name of the model, number of the revision."""
@@ -84,6 +84,7 @@ class Scaled:
         decision: The autoscaler's last one.
         error: Why replicas could not be brought up; None: they could.
         retry_at: When that is tried again.
+        start_seconds: How long it took the last time.
     """
 
     key: RevisionKey
@@ -100,6 +101,7 @@ class Scaled:
     decision: Decision | None = None
     error: ServiceError | None = None
     retry_at: float = 0.0
+    start_seconds: float = 0.0
     backoff: float = _FIRST_BACKOFF_SECONDS
     change: "asyncio.Task[None] | None" = None
     waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
@@ -299,6 +301,7 @@ class Scaler:
 
     async def _bring_up(self, revision: Scaled, replicas: int, before: int) -> None:
         error: ServiceError | None = None
+        begun = self._clock()
         try:
             await revision.backend.scale(replicas)
         except ServiceError as raised:
@@ -309,6 +312,8 @@ class Scaler:
         revision.change, revision.error = None, error
         if error is None:
             revision.backoff, revision.retry_at = _FIRST_BACKOFF_SECONDS, 0.0
+            if replicas > before:
+                revision.start_seconds = self._clock() - begun
         else:
             revision.asked = max(before, revision.backend.ready)  # a backend keeps what was there
             revision.retry_at = self._clock() + revision.backoff
@@ -318,7 +323,8 @@ class Scaler:
         elif error is not None:
             _tell(revision, error)
         else:
-            asyncio.get_running_loop().call_later(_SOON_SECONDS, _lose_patience, revision)
+            patience = max(_SOON_SECONDS, 2 * revision.start_seconds)
+            asyncio.get_running_loop().call_later(patience, _lose_patience, revision, list(revision.waiters))
         self._apply()
 
     async def _let_go(self, revision: Scaled, replicas: int, leaving: int) -> None:
@@ -335,15 +341,20 @@ def _stopped(revision: Scaled) -> Unavailable:
     return Unavailable(f"model {revision.key[1]!r} is being stopped", retry_after_seconds=1)
 
 
-def _lose_patience(revision: Scaled) -> None:
+def _lose_patience(revision: Scaled, waiters: "list[asyncio.Future[None]]") -> None:
     if not revision.backend.ready:
         text = f"the workers of model {revision.key[1]!r} have ended; others are being started"
-        _tell(revision, Unavailable(text, retry_after_seconds=1))
+        _end(waiters, Unavailable(text, retry_after_seconds=1))
+        revision.waiters = [waiter for waiter in revision.waiters if not waiter.done()]
 
 
 def _tell(revision: Scaled, error: ServiceError | None) -> None:
     """Ends the waiting of those that want a replica."""
     waiters, revision.waiters = revision.waiters, []
+    _end(waiters, error)
+
+
+def _end(waiters: "list[asyncio.Future[None]]", error: ServiceError | None) -> None:
     for waiter in waiters:
         if waiter.done():
             continue
