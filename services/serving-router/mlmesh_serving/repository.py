@@ -24,7 +24,9 @@ from mlmesh_serving.traffic.router import Router
 Key = tuple[str, str]
 T = TypeVar("T")
 
-SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV, Feature.TRANSFORMER})
+SERVED = frozenset(
+    {Feature.BATCHER, Feature.CANARY, Feature.CONCURRENCY, Feature.ENV, Feature.TIMEOUT, Feature.TRANSFORMER}
+)
 """What this process serves beyond models that answer."""
 
 
