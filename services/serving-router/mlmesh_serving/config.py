@@ -6,6 +6,10 @@ from mlmesh_kit.config import ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from mlmesh_serving.protection.admission import AdmissionLimits
+from mlmesh_serving.protection.front import FrontSettings
+from mlmesh_serving.scaling.activator import QueueLimits
+from mlmesh_serving.scaling.spec import AutoscalerSettings
 from mlmesh_serving.storage import StorageConfig
 
 
@@ -42,7 +46,18 @@ class Settings(ServiceSettings):
         256, gt=0, description="Inferences of a model in flight; beyond it: exhausted"
     )
 
-    workers: int = Field(1, ge=1, le=64, description="Worker processes of each model")
+    max_replicas: int = Field(
+        0, ge=0, le=1024, description="Worker processes of all models together; 0: two for each CPU, at least 4"
+    )
+    max_in_flight: int = Field(10_000, ge=0, description="Inferences of all models in flight; beyond it: exhausted")
+    max_waiting: int = Field(1000, gt=0, description="Inferences that wait for a worker of one model")
+    max_waiting_bytes: int = Field(64 << 20, gt=0, description="Of their bodies")
+    refuse_early: bool = Field(True, description="Refuse at once what would be answered after its deadline")
+    scale_to_zero_grace_seconds: float = Field(
+        30.0, ge=0, description="How long the last worker of a model that nobody asks stays, after the stable window"
+    )
+    max_scale_up_rate: float = Field(1000.0, gt=1, description="Most workers in one step, by those that are ready")
+    max_scale_down_rate: float = Field(2.0, gt=1, description="Ready workers by the fewest in one step")
     worker_threads: int = Field(1, ge=1, le=256, description="Threads of numerical libraries in a worker")
     worker_start_seconds: float = Field(120.0, gt=0, description="Longest time that loading a model may take")
     worker_memory_bytes: int = Field(
@@ -60,6 +75,18 @@ class Settings(ServiceSettings):
     manifest: str = Field(
         "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
     )
+
+    @property
+    def fronts(self) -> FrontSettings:
+        """What stands before all revisions."""
+        return FrontSettings(
+            timeout_seconds=self.inference_seconds,
+            queue=QueueLimits(self.max_waiting, self.max_waiting_bytes),
+            admission=AdmissionLimits(self.max_concurrent_inferences, self.max_in_flight, self.refuse_early),
+            autoscaler=AutoscalerSettings(
+                self.max_scale_up_rate, self.max_scale_down_rate, self.scale_to_zero_grace_seconds
+            ),
+        )
 
     @property
     def storage(self) -> StorageConfig:

@@ -13,6 +13,7 @@ from mlmesh_kit.errors import FailedPrecondition, NotFound, Unavailable
 from mlmesh_serving.chain_files import check_storage
 from mlmesh_serving.manifest import Feature, InferenceServiceSpec, parse_manifest
 from mlmesh_serving.predictors import FORMAT_NAMES
+from mlmesh_serving.protection.settings import parse_protection
 from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore, StoredRevision, StoredService
@@ -23,7 +24,9 @@ from mlmesh_serving.traffic.router import Router
 Key = tuple[str, str]
 T = TypeVar("T")
 
-SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV, Feature.TRANSFORMER})
+SERVED = frozenset(
+    {Feature.BATCHER, Feature.CANARY, Feature.CONCURRENCY, Feature.ENV, Feature.TIMEOUT, Feature.TRANSFORMER}
+)
 """What this process serves beyond models that answer."""
 
 
@@ -137,6 +140,7 @@ class ModelRepository:
         """
         spec = parse_manifest(manifest, FORMAT_NAMES, SERVED)
         check_storage(spec, self._storage)
+        parse_protection(spec.annotations, "manifest.metadata.annotations")
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:

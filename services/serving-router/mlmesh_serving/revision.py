@@ -12,6 +12,7 @@ from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
 from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import StoredRevision
 from mlmesh_serving.workers.host import WorkerHost
@@ -55,7 +56,7 @@ class RevisionLoader:
         limits: Of requests.
         batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
-        replicas: Workers of each model.
+        fronts: Stand before the workers, and scale them.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class RevisionLoader:
         limits: Limits,
         batching: Batching,
         pool_limits: PoolLimits,
-        replicas: int = 1,
+        fronts: Fronts,
     ) -> None:
         self._host = host
         self._storage = storage
         self._limits = limits
         self._batching = batching
         self._pool_limits = pool_limits
-        self._replicas = replicas
+        self._fronts = fronts
 
     async def load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
@@ -93,17 +94,18 @@ class RevisionLoader:
                 env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",
             )
+            front = self._fronts.put((stored.namespace, stored.name, stored.number), pool, spec)
             try:
-                await pool.scale(self._replicas)
+                await front.start()
                 if pool.loaded is None:
                     raise FailedPrecondition("no worker has loaded the model")
             except BaseException:
-                await pool.close(0)
+                await front.close(0)
                 raise
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.number, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+        return Revision(stored.number, front, replace(pool.loaded, digest=found.predictor.digest), files)
 
     def _joined(self, spec: InferenceServiceSpec) -> Batching:
         batcher = spec.batcher

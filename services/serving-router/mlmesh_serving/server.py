@@ -2,6 +2,7 @@
 
 from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.http2.methods import RawMethod
+from mlmesh_kit.machine import cpu_count
 from mlmesh_kit.server import ServiceDefinition, Servicer
 from mlmesh_protos.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_service_pb2_grpc
@@ -10,9 +11,11 @@ from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.datatypes import Limits
+from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
 from mlmesh_serving.routes import v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.scaling.scaler import Scaler, ScalerSettings
 from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
@@ -30,6 +33,7 @@ def build(settings: Settings) -> ServiceDefinition:
     migrate(engine, "mlmesh_serving")
     storage = ModelStorage(settings.storage)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
+    scaler = Scaler(ScalerSettings(settings.max_replicas or max(4, int(2 * cpu_count()))))
     loader = RevisionLoader(
         host,
         storage,
@@ -41,7 +45,7 @@ def build(settings: Settings) -> ServiceDefinition:
             hang_seconds=settings.hang_seconds,
             resident_bytes=settings.worker_memory_bytes,
         ),
-        settings.workers,
+        Fronts(scaler, settings.fronts),
     )
     store = ServingStore(engine, settings.revisions_kept)
     repository = ModelRepository(store, storage, loader.load, settings.drain_seconds)
@@ -65,6 +69,7 @@ def build(settings: Settings) -> ServiceDefinition:
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
         lifespans=[
             host.running,
+            scaler.running,
             repository.running,
             Seeding(repository, settings.default_namespace, settings.manifest).running,
         ],

@@ -1,0 +1,1 @@
+"""What keeps backends, and those who ask them, from too much: limits, deadlines, breakers, retries, hedges, drains."""

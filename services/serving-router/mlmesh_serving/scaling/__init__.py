@@ -1,0 +1,1 @@
+"""How many replicas a revision has: Knative's autoscaler, what it measures, and what waits for a replica."""
