@@ -23,7 +23,7 @@ from mlmesh_serving.traffic.router import Router
 Key = tuple[str, str]
 T = TypeVar("T")
 
-SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV})
+SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV, Feature.TRANSFORMER})
 """What this process serves beyond models that answer."""
 
 

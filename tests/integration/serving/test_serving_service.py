@@ -39,6 +39,21 @@ def slow(a: np.ndarray) -> np.ndarray:
     time.sleep(0.5)
     return a
 
+class Around:
+    made = 0
+
+    def __init__(self):
+        Around.made += 1
+
+    def preprocess(self, data: np.ndarray) -> np.ndarray:
+        return data * 2.0
+
+    def postprocess(self, probabilities: np.ndarray) -> dict:
+        return {"label": probabilities.argmax(axis=1), "made": np.array([Around.made])}
+
+class Neither:
+    pass
+
 def two_arguments(a, b):
     return a
 
@@ -333,6 +348,33 @@ def test_bad_stages_are_caught_when_loading(service, target, message):
     assert message in {c.type: c for c in found.status.conditions}["Ready"].message
     answer = httpx.post(f"{service.http}/v1/models/{name}:predict", json={"instances": [[1, 2, 3, 4]]})
     assert answer.status_code == 503
+
+
+def around(data_dir: Path, name: str, target: str) -> dict:
+    uri = f"file://{data_dir}/artifacts/iris"
+    made = manifest(data_dir, name, transformer={"python": {"class": target, "storageUri": uri}})
+    made["spec"]["predictor"]["model"]["method"] = "predict_proba"
+    return made
+
+
+def test_a_transformer_is_made_once_and_is_both_stages(service, iris):
+    create(service, around(service.data_dir, "around", "stages:Around"))
+    wait_for(service, "around")
+    answer = stubs(service)[0].ModelInfer(infer_request(iris[0] / 2.0, raw=True, model="around"))
+    outputs = {
+        o.name: np.frombuffer(c, np.int64) for o, c in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+    assert np.array_equal(outputs["label"], iris[2].predict(iris[0])) and outputs["made"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("stages:Neither", "neither of the methods preprocess, postprocess"), ("stages:label", "must be a class")],
+)
+def test_bad_transformers_are_caught_when_loading(service, target, message):
+    name = target.replace(":", "-").lower()
+    create(service, around(service.data_dir, name, target))
+    assert message in {c.type: c for c in wait_for(service, name, "False").status.conditions}["Ready"].message
 
 
 def test_an_update_that_fails_leaves_the_old_revision_answering(service, iris):

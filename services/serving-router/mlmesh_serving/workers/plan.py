@@ -30,12 +30,14 @@ class ChainFiles:
         code: What a model that is a class of the user's is made by; None: nothing of its own.
         preprocessor: Folder of the module; None: there is no such stage.
         postprocessor: As `preprocessor`.
+        transformer: As `preprocessor`.
     """
 
     predictor: LocalModel
     code: LocalModel | None = None
     preprocessor: LocalModel | None = None
     postprocessor: LocalModel | None = None
+    transformer: LocalModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
