@@ -1,6 +1,8 @@
 """Each model format, with a small model of the real library: what is served is what the library itself answers."""
 
 import contextlib
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +342,8 @@ def test_what_is_no_onnx_model(tmp_path, content):
 
 CODE = """
 import contextlib
+import sys
+import types
 from pathlib import Path
 import numpy as np
 
@@ -534,3 +538,26 @@ def test_options_that_are_wrong(name, model, field):
 
 def test_tables_of_formats_name_formats():
     assert METHODS.keys() <= FORMATS.keys() and VERSIONS.keys() <= FORMATS.keys()
+
+
+class Pyfunc:
+    """Stands in for a model that MLflow has loaded: MLflow is too large to be installed for tests."""
+
+    def __init__(self) -> None:
+        self.metadata = self
+
+    def get_input_schema(self) -> None: ...
+
+    def predict(self, data: np.ndarray) -> np.ndarray:
+        return np.asarray(data.sum(axis=1))
+
+
+def test_mlflow_runs_its_own_python_functions(tmp_path, monkeypatch):
+    module = types.ModuleType("mlflow.pyfunc")
+    module.load_model = lambda path: Pyfunc()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow.pyfunc", module)
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    folder = mlmodel(tmp_path, "  python_function: {loader_module: mlflow.pyfunc.model}")
+    refused("mlflow", folder, "python_function can run any code", code=False)
+    refused("mlflow", folder, "the method predict alone", method="predict_proba")
+    assert np.array_equal(answer(load("mlflow", folder), IRIS), IRIS.sum(axis=1))
