@@ -13,6 +13,7 @@ from mlmesh_kit.errors import FailedPrecondition
 from numpy.typing import NDArray
 
 from mlmesh_serving.predictors.base import Arrays, Predictor, only, require
+from mlmesh_serving.predictors.lightgbm_text import model_text
 from mlmesh_serving.predictors.options import PredictorOptions
 from mlmesh_serving.predictors.pickles import SUFFIXES as PICKLES
 from mlmesh_serving.predictors.pickles import load_pickle
@@ -89,18 +90,11 @@ class LightgbmPredictor(Predictor):
 
 
 def _text(file: Path) -> str:
-    """Reads a model's text and checks its form: what is cut off the library may read beyond.
-
-    Raises:
-        FailedPrecondition: It is none.
-    """
+    content = file.read_bytes()
     try:
-        text = file.read_text()
-    except UnicodeDecodeError as error:
-        raise FailedPrecondition(f"{file.name} is no model of LightGBM: it is no text") from error
-    if not text.startswith("tree\n") or "\nend of trees\n" not in text:
-        raise FailedPrecondition(f"{file.name} is no model of LightGBM, or cut off")
-    return text
+        return model_text(content)
+    except ValueError as error:  # also what is no UTF-8
+        raise FailedPrecondition(f"{file.name} is no model of LightGBM: {str(error)[:200]}") from error
 
 
 def _objective(text: str) -> str:
