@@ -225,7 +225,7 @@ def test_every_kind_of_lightgbm_tree_passes_the_check(tmp_path, kind):
     assert np.array_equal(answer(load("lightgbm", tmp_path), data), model.predict(data))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_broken_lightgbm_model_is_refused_or_answers(tmp_path, lgb_models, data):
     """On such files the library itself ends the process."""

@@ -18,6 +18,7 @@ from mlmesh_serving.predictors.pickles import SUFFIXES as PICKLES
 from mlmesh_serving.predictors.pickles import load_pickle
 from mlmesh_serving.predictors.probabilities import of_classes
 from mlmesh_serving.predictors.sklearn import SklearnPredictor
+from mlmesh_serving.predictors.threads import limit_threads
 from mlmesh_serving.predictors.ubjson import check_ubjson
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo
@@ -40,6 +41,7 @@ class XgboostPredictor(Predictor):
     def __init__(self, booster: Any, options: PredictorOptions) -> None:
         self._xgboost = require("xgboost")
         booster.set_param({"nthread": options.threads, "device": "cpu"})
+        limit_threads(options.threads)
         learner = json.loads(booster.save_config())["learner"]
         objective = learner["objective"]["name"]
         if options.method == "predict_proba" and objective not in _PROBABILITIES:
