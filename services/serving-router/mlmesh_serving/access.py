@@ -51,5 +51,10 @@ ACCESS: AccessTable = {
         "ListInferenceServices": Access("list", RESOURCE, "parent"),
         "UpdateInferenceService": Access("update", RESOURCE, "name"),
         "DeleteInferenceService": Access("delete", RESOURCE, "name"),
+        "ListRevisions": Access("get", RESOURCE, "parent"),
+        "GetRevision": Access("get", RESOURCE, "name"),
+        "SetTraffic": Access("update", RESOURCE, "name"),
+        "Promote": Access("update", RESOURCE, "name"),
+        "Rollback": Access("update", RESOURCE, "name"),
     },
 }

@@ -9,14 +9,16 @@ from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_ser
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
 from mlmesh_serving.routes import v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
 from mlmesh_serving.workers.pool import PoolLimits
@@ -41,7 +43,8 @@ def build(settings: Settings) -> ServiceDefinition:
         ),
         settings.workers,
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
+    store = ServingStore(engine, settings.revisions_kept)
+    repository = ModelRepository(store, storage, loader.load, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     return ServiceDefinition(
@@ -55,12 +58,16 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 inference_service_pb2.DESCRIPTOR.services_by_name["ServingService"],
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
-                ControlServicer(repository, settings.default_namespace),
+                ControlServicer(repository, settings.default_namespace, TrafficControl(store, repository)),
             ),
         ],
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[host.running, repository.running],
+        lifespans=[
+            host.running,
+            repository.running,
+            Seeding(repository, settings.default_namespace, settings.manifest).running,
+        ],
         raw_routes=[*v2_raw_routes(plane), *v1_raw_routes(plane)],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )

@@ -7,8 +7,10 @@ import joblib
 import numpy as np
 import pytest
 from mlmesh_kit.errors import FailedPrecondition
-from mlmesh_serving.predictors import FORMATS, Predictor, PredictorOptions
+from mlmesh_serving.predictors.base import Predictor
 from mlmesh_serving.predictors.conversion import synthetic_rows
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.predictors.options import PredictorOptions
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo
 from sklearn.base import BaseEstimator, ClassifierMixin

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
-from mlmesh_serving.predictors import FORMATS, Predictor, PredictorOptions, bind
-from mlmesh_serving.predictors.options import METHODS, VERSIONS, parse_options
+from mlmesh_serving.predictors.base import Predictor, bind
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.predictors.options import METHODS, VERSIONS, PredictorOptions, parse_options
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Tensor, TensorInfo
 from sklearn.datasets import load_breast_cancer, load_iris

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from mlmesh_kit.errors import FailedPrecondition
-from mlmesh_serving.predictors import FORMATS, Predictor, PredictorOptions
+from mlmesh_serving.predictors.base import Predictor
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.predictors.options import PredictorOptions
 from mlmesh_serving.storage import LocalModel
 from support.torch import REASON, torch_is_there
 

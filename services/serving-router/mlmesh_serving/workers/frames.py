@@ -29,5 +29,6 @@ DOORS: Final = {number: door for door, number in DOOR_NUMBERS.items()}
 
 BUFFER_BYTES: Final = 256 << 10
 """Of what is read at once; a frame that does not fit is read into memory of its own."""
-SOCKET_BYTES: Final = 1 << 20
-"""Asked of the system for each direction; it gives at most its own limit."""
+SOCKET_BYTES: Final = 4 << 20
+"""Of a socket, asked of the system for what is sent; it gives at most its own limit. Who writes more than that waits
+for the other to be scheduled and to read, again and again."""

@@ -31,8 +31,7 @@ def main() -> None:
     socket_path, mark, token = sys.argv[1:4]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            connection.setsockopt(socket.SOL_SOCKET, option, frames.SOCKET_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BYTES)
         connection.connect(socket_path)
         connection.sendall(token.encode())
         channel = Channel(connection, Path(mark))
