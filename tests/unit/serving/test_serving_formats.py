@@ -140,7 +140,19 @@ def test_xgboost_linear_models_and_regression(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\0" * 100, b"[]", b'{"a": 1}', b'{"learner": {}}', b"{L", b"{i\x7f", b"binf" * 50, b"{" * 500],
+    [
+        b"",
+        b"{",
+        b"\0" * 100,
+        b"[]",
+        b'{"a": 1}',
+        b'{"learner": {}}',
+        b"{L",
+        b"{i\x7f",
+        b'{"a":' * 100_000,
+        b"binf" * 50,
+        b"{" * 500,
+    ],
 )
 def test_what_is_no_xgboost_model(tmp_path, content):
     (tmp_path / "model.ubj").write_bytes(content)
