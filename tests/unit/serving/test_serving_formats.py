@@ -140,7 +140,19 @@ def test_xgboost_linear_models_and_regression(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\0" * 100, b"[]", b'{"a": 1}', b'{"learner": {}}', b"{L", b"{i\x7f", b"binf" * 50, b"{" * 500],
+    [
+        b"",
+        b"{",
+        b"\0" * 100,
+        b"[]",
+        b'{"a": 1}',
+        b'{"learner": {}}',
+        b"{L",
+        b"{i\x7f",
+        b'{"a":' * 100_000,
+        b"binf" * 50,
+        b"{" * 500,
+    ],
 )
 def test_what_is_no_xgboost_model(tmp_path, content):
     (tmp_path / "model.ubj").write_bytes(content)
@@ -226,7 +238,7 @@ def test_every_kind_of_lightgbm_tree_passes_the_check(tmp_path, kind):
     assert np.array_equal(answer(load("lightgbm", tmp_path), data), model.predict(data))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_broken_lightgbm_model_is_refused_or_answers(tmp_path, lgb_models, data):
     """On such files the library itself ends the process."""

@@ -19,6 +19,7 @@ from mlmesh_serving.predictors.pickles import SUFFIXES as PICKLES
 from mlmesh_serving.predictors.pickles import load_pickle
 from mlmesh_serving.predictors.probabilities import of_classes
 from mlmesh_serving.predictors.sklearn import SklearnPredictor
+from mlmesh_serving.predictors.threads import limit_threads
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo
 
@@ -41,6 +42,7 @@ class LightgbmPredictor(Predictor):
     def __init__(self, booster: Any, objective: str, options: PredictorOptions) -> None:
         if options.method == "predict_proba" and objective not in _PROBABILITIES:
             raise FailedPrecondition(f"a model of the objective {objective or 'none'} has no predict_proba")
+        limit_threads(options.threads)
         self._booster = booster
         self._method = options.method
         self._threads = options.threads
