@@ -34,11 +34,6 @@ class Halve:
 async def label(probabilities: np.ndarray) -> dict:
     return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
 
-def slow(a: np.ndarray) -> np.ndarray:
-    open(pathlib.Path(__file__).with_name("begun"), "w").close()
-    time.sleep(0.5)
-    return a
-
 class Around:
     made = 0
 
@@ -53,6 +48,11 @@ class Around:
 
 class Neither:
     pass
+
+def slow(a: np.ndarray) -> np.ndarray:
+    open(pathlib.Path(__file__).with_name("begun"), "w").close()
+    time.sleep(0.5)
+    return a
 
 def two_arguments(a, b):
     return a

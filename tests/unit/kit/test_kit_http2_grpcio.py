@@ -218,7 +218,7 @@ def test_aio_clients_at_once_on_one_connection(service: ServiceProcess) -> None:
 
 
 def test_more_calls_than_streams(service: ServiceProcess) -> None:
-    """A connection takes 1024 streams: a client's further calls wait for one, and a fifth of them is given up."""
+    """A connection takes 1024 streams: a client's further calls wait for one, and a tenth of them is given up."""
 
     async def calls(address: str) -> list[bool]:
         async with grpc.aio.insecure_channel(address) as channel:

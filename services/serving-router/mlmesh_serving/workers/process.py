@@ -97,7 +97,7 @@ def _seconds_to_wait(waiting: deque[Job], batching: Batching) -> float | None:
     """Says how long others may still join; None: nobody is there, 0: no longer."""
     if not waiting:
         return None
-    if not batching.max_latency_seconds or sum(job.rows for job in waiting) >= batching.max_rows:
+    if not batching.max_latency_seconds or waiting[0].alone or sum(job.rows for job in waiting) >= batching.max_rows:
         return 0.0
     return max(0.0, waiting[0].arrived + batching.max_latency_seconds - time.monotonic())
 
@@ -105,7 +105,7 @@ def _seconds_to_wait(waiting: deque[Job], batching: Batching) -> float | None:
 def _next_batch(waiting: deque[Job], max_rows: int) -> list[Job]:
     batch = [waiting.popleft()]
     rows = batch[0].rows
-    while waiting and rows + waiting[0].rows <= max_rows:
+    while not batch[-1].alone and waiting and not waiting[0].alone and rows + waiting[0].rows <= max_rows:
         job = waiting.popleft()
         rows += job.rows
         batch.append(job)
