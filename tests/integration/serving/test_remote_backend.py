@@ -160,7 +160,7 @@ def test_rest_passes_through_untouched() -> None:
                 answer = await backend.submit(binary)
                 assert answer.json_length is not None and answer.body[answer.json_length :] == b"\x00\x01\x02"
                 assert seen[1][2] == binary.body
-            async with remote(url, model="there", protocolVersion="v1") as backend:
+            async with remote(url, model="there", protocol="v1") as backend:
                 for door, verb in ((Door.REST_V1, "predict"), (Door.EXPLAIN, "explain")):
                     answer = await backend.submit(WireRequest(door, "ours", b'{"instances":[[1]]}'))
                     assert answer.body == b'{"predictions":[1]}' and seen[-1][0] == f"/base/v1/models/there:{verb}"

@@ -171,9 +171,7 @@ def test_remote_specs_are_read() -> None:
     hosts = parse_hosts(LOOPBACK)
     grpc = parse_remote({"url": "grpc://localhost:9000", "model": "iris", "version": "3"}, "r", hosts)
     assert (grpc.protocol, grpc.model, grpc.version, grpc.timeout_seconds) == (Protocol.GRPC, "iris", "3", 60)
-    http = parse_remote(
-        {"url": "http://127.0.0.1:80", "protocolVersion": "v1", "timeout": 1.5, "openai": True}, "r", hosts
-    )
+    http = parse_remote({"url": "http://127.0.0.1:80", "protocol": "v1", "timeout": 1.5, "openai": True}, "r", hosts)
     assert (http.protocol, http.timeout_seconds, http.openai_path) == (Protocol.REST_V1, 1.5, "/openai/v1")
     assert parse_remote({"url": "http://127.0.0.1:80", "openai": "/v1/"}, "r", hosts).openai_path == "/v1"
 
@@ -184,8 +182,8 @@ def test_remote_specs_are_read() -> None:
         ("grpc://localhost:1", "^r: must be an object"),
         ({}, "^r.url"),
         ({"url": "http://10.0.0.1"}, "^r.url: 10.0.0.1 is no host that this server may call"),
-        ({"url": "grpc://localhost:1", "protocolVersion": "v2"}, "^r.protocolVersion: must be grpc-v2"),
-        ({"url": "http://localhost:1", "protocolVersion": "v3"}, "^r.protocolVersion: must be v2 or v1"),
+        ({"url": "grpc://localhost:1", "protocol": "v2"}, "^r.protocol: must be grpc-v2"),
+        ({"url": "http://localhost:1", "protocol": "v3"}, "^r.protocol: must be v2 or v1"),
         ({"url": "http://localhost:1", "model": 3}, "^r.model"),
         ({"url": "http://localhost:1", "model": "a\nb"}, "^r.model"),
         ({"url": "http://localhost:1", "timeout": 0}, "^r.timeout"),

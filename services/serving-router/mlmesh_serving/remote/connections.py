@@ -49,6 +49,10 @@ class Connections:
         """Makes a client of a gRPC server; whoever asks closes it."""
         return AioClient(address, self.hosts, self.max_message_bytes, self._roots)
 
+    def selected(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """Gives those of a client's headers that go on; names in lower case."""
+        return self._headers.select(given)
+
     def headers(self, address: RemoteAddress, given: Mapping[str, str]) -> dict[str, str]:
         """Gives the headers that a request to a server has: those of the client that go on, the trace, credentials.
 

@@ -49,8 +49,8 @@ def parse_remote(value: Any, field: str, hosts: AllowedHosts) -> RemoteSpec:
     """Checks what a manifest says of a remote server.
 
     Args:
-        value: `{url, model, version, protocolVersion, timeout, openai}`; all but the url may be missing.
-            `protocolVersion` is v2 (the default) or v1 where the url is http. `openai` is true, or the routes' path.
+        value: `{url, model, version, protocol, timeout, openai}`; all but the url may be missing.
+            `protocol` is v2 (the default) or v1 where the url is http. `openai` is true, or the routes' path.
         field: Where it stands in the manifest.
         hosts: That may be called.
 
@@ -59,7 +59,7 @@ def parse_remote(value: Any, field: str, hosts: AllowedHosts) -> RemoteSpec:
     """
     if not isinstance(value, Mapping):
         raise InvalidArgument("must be an object", field=field)
-    known = {"url", "model", "version", "protocolVersion", "timeout", "openai"}
+    known = {"url", "model", "version", "protocol", "timeout", "openai"}
     for key in value:
         if key not in known:
             raise InvalidArgument(f"is not known; known are {', '.join(sorted(known))}", field=f"{field}.{key}")
@@ -67,7 +67,7 @@ def parse_remote(value: Any, field: str, hosts: AllowedHosts) -> RemoteSpec:
     hosts.check(address.host, f"{field}.url")
     return RemoteSpec(
         address,
-        _protocol(value.get("protocolVersion"), address, f"{field}.protocolVersion"),
+        _protocol(value.get("protocol"), address, f"{field}.protocol"),
         _name(value, "model", field),
         _name(value, "version", field),
         _timeout(value.get("timeout"), f"{field}.timeout"),

@@ -1,0 +1,18 @@
+"""InferenceGraphs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "inference_graphs",
+        sa.Column("namespace", sa.String(63), primary_key=True),
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("manifest", sa.Text, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False),
+        sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    )
