@@ -1,13 +1,12 @@
 """The header list of a request: checked by HTTP's rules (RFC 9113, section 8), read by gRPC's."""
 
-import base64
-import binascii
 import re
 from typing import Final
 
 from mlmesh_kit.errors import InvalidArgument, ServiceError, Unimplemented
 from mlmesh_kit.http2.faults import ErrorCode, StreamFault
 from mlmesh_kit.http2.header_blocks import Field, Fields
+from mlmesh_kit.http2.metadata import decode_binary
 from mlmesh_kit.identity import USER_HEADER, Caller
 
 ACCEPTED_ENCODINGS: Final = b"identity, deflate, gzip"
@@ -110,7 +109,7 @@ class RequestHead:
             if name in _RESERVED or name.startswith(b":"):
                 continue
             if name.endswith(b"-bin"):
-                found += ((name.decode(), one) for one in _binary(value))
+                found += ((name.decode(), one) for one in decode_binary(value))
             else:
                 found.append((name.decode(), value.decode("latin-1")))
         return found
@@ -159,14 +158,3 @@ def check_trailers(fields: Fields) -> None:
     check_fields(fields.pairs, pseudo)
     if pseudo:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "pseudo-header fields in trailers")
-
-
-def _binary(value: bytes) -> list[bytes]:
-    """Reads a value in base 64, padded or not; several may be joined by commas."""
-    found = []
-    for part in value.split(b","):
-        try:
-            found.append(base64.b64decode(part.strip() + b"=" * (-len(part.strip()) % 4), validate=True))
-        except binascii.Error as error:
-            raise InvalidArgument("a value that is not base 64", field="metadata") from error
-    return found

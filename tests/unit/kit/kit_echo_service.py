@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import contextvars
+import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from mlmesh_kit.http import route
 from mlmesh_kit.http2.call import UnaryCall
 from mlmesh_kit.http2.methods import RawMethod
 from mlmesh_kit.identity import current_caller
+from mlmesh_kit.raw_routes import RawRequest, RawResponse, RawRoute
 from mlmesh_kit.server import ServiceDefinition, Servicer, serve
 from mlmesh_protos.mlmesh.profile.v1.access_pb2 import ReviewAccessRequest
 from pydantic_settings import SettingsConfigDict
@@ -183,7 +185,44 @@ async def _do(request: Request) -> Response:
         return JSONResponse({"size": len(body)})
     if verb == "slow":
         await asyncio.sleep(1)
-    return JSONResponse({"answer": _act(verb, request.query_params.get("name", ""))})
+    name = request.query_params.get("name") or request.headers.get("x-name", "")
+    return JSONResponse({"answer": _act(verb, name)})
+
+
+def _raw_route(marks: Path) -> RawRoute:
+    """The route again, as bytes: at once, in a future and in a task."""
+
+    def do(request: RawRequest) -> RawResponse | Awaitable[RawResponse]:
+        verb = request.path_params["verb"]
+        if verb == "size":
+            return RawResponse(json.dumps({"size": len(request.body)}).encode(), headers=[("X-Size", "1")])
+        if verb == "binary":
+            return RawResponse(request.body[::-1], "application/octet-stream", [("X-Kind", "binary")])
+        if verb == "later":
+            answer = asyncio.get_running_loop().create_future()
+            answer.get_loop().call_later(0.1, answer.set_result, RawResponse(b"{}"))
+            return answer
+        if verb == "given-up":
+            answer = asyncio.get_running_loop().create_future()
+            answer.get_loop().call_soon(answer.cancel)
+            return answer
+        if verb == "wrong":
+            return b"no response"  # type: ignore[return-value]
+        return in_task(verb, request)
+
+    async def in_task(verb: str, request: RawRequest) -> RawResponse:
+        if verb == "slow":
+            try:
+                (marks / "raw.began").touch()
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                (marks / "raw.cancelled").touch()
+                raise
+        answer = _act(verb, request.headers.get("x-name", ""))
+        return RawResponse(json.dumps({"answer": answer}).encode())
+
+    access = Access("get", "things", namespace=lambda request: request.headers.get("x-namespace", ""))
+    return RawRoute("/raw/{verb}", do, access)
 
 
 def build(settings: Settings) -> ServiceDefinition:
@@ -215,6 +254,7 @@ def build(settings: Settings) -> ServiceDefinition:
         servicers=[Servicer(descriptor, _add(descriptor), echo)],
         access={SERVICE: rules},
         http_routes=[route("/do/{verb}", _do, access=access, methods=["GET", "POST"])],
+        raw_routes=[_raw_route(marks)],
         lifespans=[lifespan],
         raw_methods=_raw_methods(echo) if settings.raw else {},
     )
