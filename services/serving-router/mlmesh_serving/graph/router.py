@@ -21,7 +21,7 @@ from mlmesh_kit.errors import (
     ResourceExhausted,
     ServiceError,
 )
-from mlmesh_kit.http import error_body
+from mlmesh_kit.http_errors import error_body
 
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.graph.graph import ROOT, Data, Dependency, InferenceGraph, Node, RouterType, ServiceUrl, Step

@@ -21,10 +21,12 @@ from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.remote import conversion
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.errors import of_response
+from mlmesh_serving.remote.grpc_client import said_by
 from mlmesh_serving.remote.http_client import HttpAnswer
 from mlmesh_serving.remote.message import renamed
 from mlmesh_serving.remote.spec import Protocol, RemoteSpec
 from mlmesh_serving.tensor import Limits
+from mlmesh_serving.workers.doors import decode
 
 logger = logging.getLogger(__name__)
 
@@ -156,9 +158,11 @@ class RemoteBackend:
     async def _call(self, method: str, message: bytes, request: WireRequest) -> bytes:
         assert self._grpc is not None
         metadata = self._connections.headers(self.spec.address, request.headers)
-        return await self._grpc.call(
-            f"{SERVICE}/{method}", message, tuple(metadata.items()), self._seconds_left(request), self._stage
-        )
+        seconds = self._seconds_left(request)
+        try:
+            return await self._grpc.call(f"{SERVICE}/{method}", message, tuple(metadata.items()), seconds)
+        except ServiceError as error:
+            raise said_by(error, self._stage) from None
 
     async def _infer_v2(self, request: WireRequest, body: bytes, json_length: int | None) -> WireAnswer:
         answer = await self._post(request, f"{self._v2_path(request.model)}/infer", body, json_length)
@@ -199,25 +203,26 @@ class RemoteBackend:
 
     async def _converted(self, request: WireRequest) -> WireAnswer:
         """Asks in another encoding than the client's, which is the one case where the tensors are read."""
-        model = self.spec.model or _plain(request.model)
+        model, limits, stage = self.spec.model or _plain(request.model), self._limits, self._stage
         size = len(request.body)
-        asked = await _off_loop(size, lambda: conversion.read_request(request, self._limits))
+        version = self._version or self.spec.version
+        asked = await _off_loop(
+            size, lambda: decode(request.door, request.model, version, request.body, request.json_length, limits)
+        )
         if self.spec.protocol is Protocol.GRPC:
-            message = await _off_loop(size, lambda: conversion.grpc_request(asked, model, self.spec.version))
-            answer = await self._call("ModelInfer", message, request)
-            answered = await _off_loop(len(answer), lambda: conversion.grpc_answer(answer, self._limits, self._stage))
-            size = len(answer)
-        else:
-            body = await _off_loop(size, lambda: conversion.v2_request(asked))
-            found = await self._infer_v2(request, body, None)
-            answered = await _off_loop(
-                len(found.body),
-                lambda: conversion.v2_answer(found.body, found.json_length, self._limits, self._stage),
+            message = await _off_loop(
+                size, lambda: conversion.grpc_request(asked.tensors, asked.wanted, model, self.spec.version)
             )
+            answer = await self._call("ModelInfer", message, request)
+            size = len(answer)
+            tensors = await _off_loop(size, lambda: conversion.grpc_answer(answer, limits, stage))
+        else:
+            body = await _off_loop(size, lambda: conversion.v2_request(asked.tensors, asked.wanted))
+            found = await self._infer_v2(request, body, None)
             size = len(found.body)
-        if self._version is not None:
-            answered = conversion.Answered(answered.tensors, self._version)
-        return await _off_loop(size, lambda: conversion.write_answer(request, asked, answered))
+            tensors = await _off_loop(size, lambda: conversion.v2_answer(found.body, found.json_length, limits, stage))
+        encoded = await _off_loop(size, lambda: asked.encode(tensors))
+        return WireAnswer(b"".join(encoded.parts), encoded.json_length)
 
     def _v2_path(self, model: str) -> str:
         path = f"/v2/models/{quote(self.spec.model or _plain(model), safe='')}"

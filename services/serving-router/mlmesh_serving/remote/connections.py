@@ -10,7 +10,7 @@ import orjson
 from mlmesh_kit.telemetry import trace_headers
 
 from mlmesh_serving.remote.address import RemoteAddress
-from mlmesh_serving.remote.grpc_client import AioClient, UnaryClient
+from mlmesh_serving.remote.grpc_client import GrpcClient, secure_context
 from mlmesh_serving.remote.headers import HeaderRules
 from mlmesh_serving.remote.hosts import AllowedHosts
 from mlmesh_serving.remote.http_client import HttpClient
@@ -41,13 +41,13 @@ class Connections:
         self.max_message_bytes = max_message_bytes
         self._headers = headers or HeaderRules()
         self._credentials = credentials or {}
-        self._roots = ca_file.read_bytes() if ca_file is not None else None
+        self._grpc_tls = secure_context(str(ca_file)) if ca_file is not None else None
         tls = ssl.create_default_context(cafile=str(ca_file)) if ca_file is not None else None
         self.http = HttpClient(hosts, max_message_bytes, tls=tls)
 
-    def grpc(self, address: RemoteAddress) -> UnaryClient:
+    def grpc(self, address: RemoteAddress) -> GrpcClient:
         """Makes a client of a gRPC server; whoever asks closes it."""
-        return AioClient(address, self.hosts, self.max_message_bytes, self._roots)
+        return GrpcClient(address, self.hosts, self.max_message_bytes, self._grpc_tls)
 
     def selected(self, given: Mapping[str, str]) -> Mapping[str, str]:
         """Gives those of a client's headers that go on; names in lower case."""

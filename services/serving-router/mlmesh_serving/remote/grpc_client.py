@@ -1,23 +1,47 @@
-"""Unary gRPC calls as bytes to one server."""
+"""Unary gRPC calls as bytes to servers that users name: addresses checked when connecting, with TLS if they say so."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+import ssl
+from collections.abc import Callable, Sequence
 
 import grpc
-from mlmesh_kit.errors import DeadlineExceeded
+from mlmesh_kit.errors import DeadlineExceeded, ServiceError, Unavailable
+from mlmesh_kit.http2.client import RawClient
+from mlmesh_kit.http2.client_connection import ClientConnection
 
 from mlmesh_serving.remote.address import RemoteAddress
-from mlmesh_serving.remote.errors import of_status
+from mlmesh_serving.remote.errors import printable
 from mlmesh_serving.remote.hosts import AllowedHosts
 
 Metadata = Sequence[tuple[str, str]]
+_CONNECTIONS = 4
 
 
-class UnaryClient(Protocol):
-    """Calls unary methods of one server."""
+class GrpcClient:
+    """Calls one server. Made, and used, on the event loop.
 
-    async def call(self, method: str, message: bytes, metadata: Metadata, seconds: float, stage: str) -> bytes:
+    Args:
+        address: Of the server.
+        hosts: That may be called.
+        max_bytes: Of an answer.
+        tls: For grpcs; None: as the system trusts.
+    """
+
+    def __init__(
+        self, address: RemoteAddress, hosts: AllowedHosts, max_bytes: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._address = address
+        self._hosts = hosts
+        self._tls = (tls or secure_context()) if address.is_secure else None
+        self._client = RawClient(
+            address.authority,
+            connections=_CONNECTIONS,
+            message_bytes=max_bytes,
+            secure=address.is_secure,
+            connect=self._connect,
+        )
+
+    def call(self, method: str, message: bytes, metadata: Metadata, seconds: float) -> "asyncio.Future[bytes]":
         """Calls a method.
 
         Args:
@@ -25,92 +49,68 @@ class UnaryClient(Protocol):
             message: The request, serialized.
             metadata: Sent along; names in lower case.
             seconds: For the answer; the server is told (grpc-timeout).
-            stage: Who is asked, for messages.
 
-        Raises:
-            ServiceError: Of the status that the server gave; Unavailable where it cannot be reached.
+        Returns:
+            A future of the answer, serialized. It gets a ServiceError as the server said it, with its details, or
+            Unavailable where the server cannot be reached. Cancelling it cancels the call.
         """
-        ...
+        return self._client.call(method, message, timeout=seconds, metadata=metadata)
+
+    async def _connect(self, make: Callable[[], ClientConnection]) -> tuple[asyncio.BaseTransport, ClientConnection]:
+        """Connects to the first address of the server that may be called and answers."""
+        loop = asyncio.get_running_loop()
+        try:
+            addresses = await self._hosts.resolve(self._address.host, self._address.port)
+        except ServiceError as error:
+            raise OSError(error.message) from error
+        refused: OSError | None = None
+        for address in addresses:
+            try:
+                transport, connection = await loop.create_connection(
+                    make,
+                    address,
+                    self._address.port,
+                    ssl=self._tls,
+                    server_hostname=self._address.host if self._tls is not None else None,
+                )
+            except OSError as error:
+                refused = error
+                continue
+            if self._tls is not None and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+                transport.abort()
+                raise OSError("it does not speak HTTP/2")
+            return transport, connection
+        assert refused is not None, "resolve gives an address or raises"
+        raise refused
 
     async def close(self) -> None:
         """Ends the connections."""
+        await self._client.close()
 
 
-class AioClient:
-    """By grpc.aio.
+def secure_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Makes the TLS settings of gRPC.
 
     Args:
-        address: Of the server.
-        hosts: That may be called.
-        max_bytes: Of a message, either way.
-        root_certificates: PEM, for TLS; None: as grpc trusts.
+        ca_file: PEM of the authorities that are trusted; None: those that the system trusts.
     """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["h2"])
+    return context
 
-    def __init__(
-        self, address: RemoteAddress, hosts: AllowedHosts, max_bytes: int, root_certificates: bytes | None = None
-    ) -> None:
-        self._address = address
-        self._hosts = hosts
-        self._max_bytes = max_bytes
-        self._roots = root_certificates
-        self._opening = asyncio.Lock()
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Any] = {}
 
-    async def call(self, method: str, message: bytes, metadata: Metadata, seconds: float, stage: str) -> bytes:
-        """See UnaryClient."""
-        made = self._methods.get(method)
-        if made is None:
-            channel = await self._opened()
-            made = self._methods[method] = channel.unary_unary(method, None, None)
-        try:
-            answer: bytes = await made(message, metadata=metadata, timeout=seconds)
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(error, stage) from error
-        return answer
+def said_by(error: ServiceError, stage: str) -> ServiceError:
+    """Gives what a call ended with as our client is told it: the same code and details, and who it was.
 
-    def _failure(self, error: grpc.aio.AioRpcError, stage: str) -> Exception:
-        code = error.code()
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{stage} did not answer in time")
-        if code is grpc.StatusCode.UNAVAILABLE:  # its own words may name addresses of our network
-            return of_status(code, f"{self._address.authority} cannot be reached, or is not ready", stage, 1)
-        return of_status(code, error.details() or "", stage)
-
-    async def _opened(self) -> grpc.aio.Channel:
-        async with self._opening:
-            if self._channel is None:
-                self._channel = self._open(await self._hosts.resolve(self._address.host, self._address.port))
-            return self._channel
-
-    def _open(self, addresses: list[str]) -> grpc.aio.Channel:
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", self._max_bytes),
-            ("grpc.max_send_message_length", self._max_bytes),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.default_authority", self._address.authority),
-        ]
-        family = "ipv6" if ":" in addresses[0] else "ipv4"
-        same = [address for address in addresses if (":" in address) == (family == "ipv6")]
-        target = (
-            family
-            + ":"
-            + ",".join(
-                f"[{address}]:{self._address.port}" if family == "ipv6" else f"{address}:{self._address.port}"
-                for address in same
-            )
-        )
-        if not self._address.is_secure:
-            return grpc.aio.insecure_channel(target, options)
-        options.append(("grpc.ssl_target_name_override", self._address.host))
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(self._roots), options)
-
-    async def close(self) -> None:
-        """See UnaryClient."""
-        if self._channel is not None:
-            await self._channel.close(None)
-            self._channel = None
-            self._methods.clear()
+    Args:
+        error: Of a future that `GrpcClient.call` gave.
+        stage: Who was asked.
+    """
+    if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"{stage} did not answer in time")
+    text = f"{stage}: {printable(error.message) or error.code.name}"
+    if error.code is grpc.StatusCode.CANCELLED:  # by the server, as it ends: nobody here has cancelled it
+        return Unavailable(text, retry_after_seconds=1)
+    error.message = text
+    error.args = (text,)
+    return error
