@@ -1,10 +1,16 @@
 """What the serving router can be told."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from mlmesh_kit.config import ServiceSettings
-from pydantic import Field
+from mlmesh_kit.interceptor import is_loopback
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
+
+from mlmesh_serving.remote.connections import read_credentials
+from mlmesh_serving.remote.headers import parse_patterns
+from mlmesh_serving.remote.hosts import LOOPBACK, AllowedHosts, parse_hosts
 
 
 class Settings(ServiceSettings):
@@ -35,6 +41,55 @@ class Settings(ServiceSettings):
         10.0, gt=0, description="How much longer than its deadline an inference may take before its worker is killed"
     )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
+
+    remote_hosts: str | None = Field(
+        None,
+        description="Hosts that manifests may name (remote stages, serviceUrl), separated by commas: names, "
+        "*.example.com, IP addresses, networks; *: all but link-local ones. Not set: loopback, if the service "
+        "listens there alone; else none",
+    )
+    propagate_headers: str = Field(
+        "",
+        description="Regular expressions, separated by commas: headers of requests that go on to remote stages and to "
+        "the steps of graphs (KServe's PROPAGATE_HEADERS)",
+    )
+    remote_credentials_file: Path | None = Field(
+        None, description='JSON, {"host:port": {"authorization": "Bearer ..."}}: headers for that server alone'
+    )
+    remote_ca_file: Path | None = Field(None, description="PEM of the authorities trusted for grpcs and https")
+
+    @field_validator("remote_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str | None) -> str | None:
+        parse_hosts(value or "")
+        return value
+
+    @field_validator("propagate_headers")
+    @classmethod
+    def _check_patterns(cls, value: str) -> str:
+        parse_patterns(value)
+        return value
+
+    @field_validator("remote_credentials_file")
+    @classmethod
+    def _check_credentials(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_credentials(value)
+        return value
+
+    @field_validator("remote_ca_file")
+    @classmethod
+    def _check_ca_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is no file")
+        return value
+
+    @property
+    def allowed_hosts(self) -> AllowedHosts:
+        """`remote_hosts`, parsed."""
+        if self.remote_hosts is None:
+            return parse_hosts(LOOPBACK if is_loopback(self.host) else "")
+        return parse_hosts(self.remote_hosts)
 
     @property
     def resolved_model_roots(self) -> list[str]:

@@ -70,6 +70,13 @@ class DataPlane:
             return False
         return not version or version == str(served.ready_revision)
 
+    def state_of(self, namespace: str, name: str) -> bool | None:
+        """Tells whether a model answers; None: there is none of this name."""
+        try:
+            return self._repository.get(namespace, name).revision is not None
+        except NotFound:
+            return None
+
     def is_server_ready(self) -> bool:
         """Tells whether all models that should be loaded answer."""
         return self._repository.all_ready()

@@ -4,15 +4,25 @@ from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.http2.methods import RawMethod
 from mlmesh_kit.server import ServiceDefinition, Servicer
 from mlmesh_protos.inference import grpc_service_pb2, grpc_service_pb2_grpc
-from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_service_pb2_grpc
+from mlmesh_protos.mlmesh.serving.v1 import (
+    inference_graph_pb2,
+    inference_graph_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+)
 
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.graph.repository import GraphRepository
+from mlmesh_serving.graph.router import GraphRouter
+from mlmesh_serving.graph.store import GraphStore
+from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
-from mlmesh_serving.routes import v1_routes, v2_routes
+from mlmesh_serving.routes import graph_routes, v1_routes, v2_routes
 from mlmesh_serving.servicers.control import ControlServicer
+from mlmesh_serving.servicers.graph import InferenceGraphServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
@@ -44,6 +54,9 @@ def build(settings: Settings) -> ServiceDefinition:
     repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
+    connections = Connections.of(settings)
+    graphs = GraphRepository(GraphStore(engine), connections.hosts)
+    graph_router = GraphRouter(lambda namespace, _, request: plane.submit(request, "", namespace), connections)
     return ServiceDefinition(
         name="serving",
         servicers=[
@@ -57,9 +70,14 @@ def build(settings: Settings) -> ServiceDefinition:
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
                 ControlServicer(repository, settings.default_namespace),
             ),
+            Servicer(
+                inference_graph_pb2.DESCRIPTOR.services_by_name["InferenceGraphService"],
+                inference_graph_pb2_grpc.add_InferenceGraphServiceServicer_to_server,
+                InferenceGraphServicer(graphs, plane.state_of, settings.default_namespace),
+            ),
         ],
         access=ACCESS,
-        http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[host.running, repository.running],
+        http_routes=[*v2_routes(plane), *v1_routes(plane), *graph_routes(graphs, graph_router)],
+        lifespans=[host.running, connections.running, repository.running, graphs.running],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )

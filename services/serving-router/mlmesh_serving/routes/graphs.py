@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlmesh_serving.access import GRAPHS
 from mlmesh_serving.dataplane import split_model_name
 from mlmesh_serving.graph.payload import Payload
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
 from mlmesh_serving.routes.v2 import read_body
 
-GRAPHS = "inferencegraphs"
 _HEAD_LENGTH = "Inference-Header-Content-Length"
 
 
