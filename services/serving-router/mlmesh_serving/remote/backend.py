@@ -1,13 +1,15 @@
 """A model on a server elsewhere, as a Backend: bytes come and go on, and nobody reads the tensors."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TypeVar
 from urllib.parse import quote
 
 from mlmesh_kit.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     Internal,
     InvalidArgument,
     ResourceExhausted,
@@ -75,12 +77,13 @@ class RemoteBackend:
         self._grpc = connections.grpc(spec.address) if spec.address.is_grpc else None
         self._running: set[asyncio.Task[WireAnswer]] = set()
         self._probing: asyncio.Task[None] | None = None
+        self._streams = 0
         self._closed = False
 
     @property
     def in_flight(self) -> int:
         """See Backend."""
-        return len(self._running)
+        return len(self._running) + self._streams
 
     @property
     def ready(self) -> int:
@@ -99,17 +102,47 @@ class RemoteBackend:
 
     def submit(self, request: WireRequest) -> "asyncio.Future[WireAnswer]":
         """See Backend. It is sent even if the last probe failed: the server may be back."""
-        if self._closed:
-            raise Unavailable(f"{self._stage} takes no more requests", retry_after_seconds=1)
-        if len(self._running) >= self._max_in_flight:
-            raise ResourceExhausted(
-                f"{self._max_in_flight} requests to {self._stage} are in flight, which is the most allowed",
-                retry_after_seconds=1,
-            )
+        self._check_room()
         task = asyncio.get_running_loop().create_task(self._answer(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    @contextlib.asynccontextmanager
+    async def openai(
+        self, route: str, body: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+        """Asks one of the server's OpenAI routes; gives status, headers and the body as it comes.
+
+        Args:
+            route: Below the spec's `openai_path`: `chat/completions`, ...
+            body: JSON, with the model's name as the server knows it.
+            headers: The client's; names in lower case.
+
+        Raises:
+            FailedPrecondition: The server has no such routes.
+            ResourceExhausted, Unavailable: See `submit`.
+        """
+        spec = self.spec
+        if not spec.openai_path:
+            raise FailedPrecondition(f"{self._stage} has no OpenAI routes (remote.openai)")
+        self._check_room()
+        sent = {**self._connections.headers(spec.address, headers), "content-type": _JSON}
+        self._streams += 1
+        try:
+            async with self._connections.http.stream(
+                "POST",
+                spec.address,
+                f"{spec.openai_path}/{route}",
+                body,
+                sent,
+                spec.timeout_seconds,
+                self._stage,
+                each=True,
+            ) as answer:
+                yield answer
+        finally:
+            self._streams -= 1
 
     async def scale(self, replicas: int) -> None:
         """See Backend: how many there are is not ours to say."""
@@ -128,6 +161,15 @@ class RemoteBackend:
                 await asyncio.wait(self._running)
         if self._grpc is not None:
             await self._grpc.close()
+
+    def _check_room(self) -> None:
+        if self._closed:
+            raise Unavailable(f"{self._stage} takes no more requests", retry_after_seconds=1)
+        if self.in_flight >= self._max_in_flight:
+            raise ResourceExhausted(
+                f"{self._max_in_flight} requests to {self._stage} are in flight, which is the most allowed",
+                retry_after_seconds=1,
+            )
 
     async def _answer(self, request: WireRequest) -> WireAnswer:
         door, protocol = request.door, self.spec.protocol

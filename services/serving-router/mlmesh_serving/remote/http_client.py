@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 _KEEP_SECONDS = 4.0  # less than the 5 s after which uvicorn hangs up: what is sent in that moment is lost
 _RESOLVED_SECONDS = 10
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,34 +110,38 @@ class HttpClient:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-        seconds: float | None,
+        seconds: float,
         stage: str,
+        *,
+        each: bool = False,
     ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
-        """Asks, and gives status, headers and the body as it comes; leaving early hangs up. See `post`."""
+        """Asks, and gives status, headers and the body as it comes; leaving early hangs up.
+
+        Args:
+            method: Of HTTP.
+            address: See `post`, as the others.
+            path: Below it.
+            body: None: none.
+            headers: Of the request.
+            seconds: For all of it, or, with `each`, for each piece of the answer.
+            stage: For messages.
+            each: See `seconds`.
+
+        Raises:
+            ServiceError: See `post`; also while the body is read.
+        """
         import aiohttp
         import yarl
 
         scheme = "https" if address.is_secure else "http"
         url = yarl.URL(f"{scheme}://{address.authority}{address.path}{path}", encoded=True)
-        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        try:
+        whole, piece = (None, seconds) if each else (seconds, None)
+        limits = aiohttp.ClientTimeout(total=whole, sock_connect=_CONNECT_SECONDS, sock_read=piece)
+        with _told(stage, address):
             async with self._opened().request(
                 method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
             ) as response:
-                yield response.status, response.headers, response.content.iter_chunked(_CHUNK)
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
-            raise DeadlineExceeded(f"{stage} did not answer in time") from error
-        except aiohttp.ClientConnectorError as error:
-            refusal = _refusal(error)
-            if refusal is not None:
-                raise refusal from None
-            raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise Unavailable(f"{stage} hung up before its answer was whole", retry_after_seconds=1) from error
-        except aiohttp.ClientError as error:
-            raise Unavailable(f"{stage} does not answer in HTTP", retry_after_seconds=1) from error
+                yield response.status, response.headers, _pieces(response, stage, address)
 
     def _too_large(self, stage: str) -> ResourceExhausted:
         return ResourceExhausted(f"{stage} answered more than the {self._max_bytes} bytes allowed")
@@ -169,6 +172,34 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+@contextlib.contextmanager
+def _told(stage: str, address: RemoteAddress) -> Iterator[None]:
+    """Turns what the library raises into what our client is told."""
+    import aiohttp
+
+    try:
+        yield
+    except TimeoutError as error:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
+        raise DeadlineExceeded(f"{stage} did not answer in time") from error
+    except aiohttp.ClientConnectorError as error:
+        refusal = _refusal(error)
+        if refusal is not None:
+            raise refusal from None
+        raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+        raise Unavailable(f"{stage} hung up before its answer was whole", retry_after_seconds=1) from error
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"{stage} does not answer in HTTP", retry_after_seconds=1) from error
+
+
+async def _pieces(response: "aiohttp.ClientResponse", stage: str, address: RemoteAddress) -> AsyncIterator[bytes]:
+    with _told(stage, address):
+        async for piece in response.content.iter_any():
+            yield piece
 
 
 def _refusal(error: BaseException) -> ServiceError | None:

@@ -88,10 +88,10 @@ def _protocol(given: Any, address: RemoteAddress, field: str) -> Protocol:
 
 def _name(value: Mapping[str, Any], key: str, field: str) -> str:
     given = value.get(key)
-    if given is None:
+    if given in (None, ""):
         return ""
-    if not isinstance(given, str) or not given or len(given) > _MAX_NAME or not given.isprintable():
-        raise InvalidArgument(f"must be a string of 1 to {_MAX_NAME} printable characters", field=f"{field}.{key}")
+    if not isinstance(given, str) or len(given) > _MAX_NAME or not given.isprintable():
+        raise InvalidArgument(f"must be a string of at most {_MAX_NAME} printable characters", field=f"{field}.{key}")
     return given
 
 

@@ -13,6 +13,7 @@ from mlmesh_serving.dataplane import split_model_name
 from mlmesh_serving.graph.payload import Payload
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
+from mlmesh_serving.routes.leaving import nobody, unless_gone
 from mlmesh_serving.routes.v2 import read_body
 
 _HEAD_LENGTH = "Inference-Header-Content-Length"
@@ -35,7 +36,9 @@ def graph_routes(repository: GraphRepository, router: GraphRouter) -> list[Route
         graph = repository.ready(namespace, name)
         body = await read_body(request)
         payload = Payload(body, _json_length(request.headers.get(_HEAD_LENGTH), len(body)))
-        outcome = await router.infer(graph, namespace, payload, dict(request.headers))
+        outcome = await unless_gone(request, router.infer(graph, namespace, payload, dict(request.headers)))
+        if outcome is None:
+            return nobody()
         found = outcome.payload
         if found.json_length is not None:
             headers = {_HEAD_LENGTH: str(found.json_length)}
