@@ -17,10 +17,17 @@ class GrpcModel:
     Args:
         infer: Gives the answer's bytes; may raise through `context.abort`.
         name: Of the model.
+        credentials: For TLS; None: without it.
     """
 
-    def __init__(self, infer: Callable[[bytes, Any], Awaitable[bytes]] | None = None, name: str = "there") -> None:
+    def __init__(
+        self,
+        infer: Callable[[bytes, Any], Awaitable[bytes]] | None = None,
+        name: str = "there",
+        credentials: Any = None,
+    ) -> None:
         self.infer = infer or echo
+        self._credentials = credentials
         self.name = name
         self.is_ready = True
         self.port = 0
@@ -39,7 +46,11 @@ class GrpcModel:
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)]
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        where = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self._server.add_insecure_port(where)
+        else:
+            self.port = self._server.add_secure_port(where, self._credentials)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -90,10 +101,10 @@ async def grpc_model(*args: Any, **kwargs: Any) -> AsyncIterator[GrpcModel]:
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: Any) -> AsyncIterator[int]:
-    """Runs an ASGI application by uvicorn; gives its port."""
+async def http_server(app: Any, **options: Any) -> AsyncIterator[int]:
+    """Runs an ASGI application by uvicorn, with further options of it; gives its port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1, **options)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

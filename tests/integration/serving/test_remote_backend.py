@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import datetime
 import json
 
 import grpc
 import numpy as np
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from mlmesh_kit.errors import (
     DeadlineExceeded,
     Internal,
@@ -39,7 +44,7 @@ LIMITS = Limits(max_elements=1 << 20, max_tensors=8)
 @contextlib.asynccontextmanager
 async def remote(url: str, *, hosts: str = LOOPBACK, max_bytes: int = 1 << 20, start: bool = False, **options):
     """Gives a backend of a server."""
-    connection_options = {key: options.pop(key) for key in ("headers", "credentials") if key in options}
+    connection_options = {key: options.pop(key) for key in ("headers", "credentials", "ca_file") if key in options}
     backend_options = {key: options.pop(key) for key in ("version", "max_in_flight") if key in options}
     model_version = options.pop("model_version", None)
     connections = Connections(parse_hosts(hosts), max_bytes, **connection_options)
@@ -489,3 +494,54 @@ def test_credentials_are_read_from_a_file_and_never_told(tmp_path) -> None:
         with pytest.raises(ValueError) as raised:
             read_credentials(path)
         assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A certificate for localhost that signs itself, and its key: two files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(secret)
+    return folder / "ca.pem", folder / "key.pem"
+
+
+def test_tls_is_spoken_and_checked(certificates) -> None:
+    async def run() -> None:
+        ca, key = certificates
+        credentials = grpc.ssl_server_credentials([(key.read_bytes(), ca.read_bytes())])
+        app = http_app([])
+        async with (
+            grpc_model(credentials=credentials) as server,
+            http_server(app, ssl_certfile=str(ca), ssl_keyfile=str(key)) as port,
+        ):
+            for scheme, at, ask in (("grpcs", server.port, grpc_request), ("https", port, v2_request)):
+                path = "/base" if scheme == "https" else ""
+                async with remote(f"{scheme}://localhost:{at}{path}", model="there", ca_file=ca) as backend:
+                    assert (await backend.submit(ask())).body
+                for host, options in (("localhost", {}), ("127.0.0.1", {"ca_file": ca})):  # unknown; of another name
+                    async with remote(f"{scheme}://{host}:{at}{path}", model="there", **options) as backend:
+                        with pytest.raises(Unavailable, match="cannot be reached"):
+                            await backend.submit(ask())
+            async with remote(f"grpcs://localhost:{port}", ca_file=ca) as backend:
+                with pytest.raises(Unavailable, match="does not speak HTTP/2"):
+                    await backend.submit(grpc_request())
+
+    asyncio.run(run())
