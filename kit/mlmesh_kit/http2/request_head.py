@@ -19,7 +19,8 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _USER: Final = USER_HEADER.encode()
 _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
-_RESERVED: Final = frozenset({b"te", b"content-type", b"user-agent", b"grpc-timeout", b"grpc-encoding"})
+_RESERVED: Final = frozenset({b"te", b"content-type", b"content-length", b"user-agent"})
+_RESERVED_PREFIXES: Final = (b":", b"grpc-")
 
 
 class RequestHead:
@@ -106,7 +107,7 @@ class RequestHead:
         """Gives the metadata that the client set: text, or bytes under a name that ends in `-bin`."""
         found: list[tuple[str, str | bytes]] = []
         for name, value in self.fields.pairs:
-            if name in _RESERVED or name.startswith(b":"):
+            if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
                 continue
             if name.endswith(b"-bin"):
                 found += ((name.decode(), one) for one in decode_binary(value))

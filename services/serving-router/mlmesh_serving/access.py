@@ -52,6 +52,11 @@ ACCESS: AccessTable = {
         "ListInferenceServices": Access("list", RESOURCE, "parent"),
         "UpdateInferenceService": Access("update", RESOURCE, "name"),
         "DeleteInferenceService": Access("delete", RESOURCE, "name"),
+        "ListRevisions": Access("get", RESOURCE, "parent"),
+        "GetRevision": Access("get", RESOURCE, "name"),
+        "SetTraffic": Access("update", RESOURCE, "name"),
+        "Promote": Access("update", RESOURCE, "name"),
+        "Rollback": Access("update", RESOURCE, "name"),
     },
     "mlmesh.serving.v1.InferenceGraphService": {
         "CreateInferenceGraph": Access("create", GRAPHS, "parent"),

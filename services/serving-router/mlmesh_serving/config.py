@@ -1,19 +1,15 @@
 """What the serving router can be told."""
 
-from pathlib import Path
 from typing import ClassVar
 
-from mlmesh_kit.config import ServiceSettings
-from mlmesh_kit.interceptor import is_loopback
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from mlmesh_serving.remote.connections import read_credentials
-from mlmesh_serving.remote.headers import parse_patterns
-from mlmesh_serving.remote.hosts import LOOPBACK, AllowedHosts, parse_hosts
+from mlmesh_serving.remote.settings import RemoteSettings
+from mlmesh_serving.storage import StorageConfig
 
 
-class Settings(ServiceSettings):
+class Settings(RemoteSettings):
     """Each is read from `MLMESH_SERVING_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix="MLMESH_SERVING_", extra="ignore", protected_namespaces=())
@@ -21,9 +17,25 @@ class Settings(ServiceSettings):
 
     model_roots: str = Field(
         "",
-        description="Roots that models and stages are loaded from, separated by commas; empty: the artifact root. "
-        "Loading runs code (pickles, stages), so name only roots whose writers you trust",
+        description="URIs of files and object stores below which models and stages are loaded from, separated by "
+        "commas; empty: the artifact root",
     )
+    pickle_roots: str = Field(
+        "",
+        description="URIs (also of http and https) below which what can run code is loaded from: pickles, TorchScript, "
+        "Python code. Only roots whose writers you trust; separated by commas; empty: the artifact root",
+    )
+    model_hosts: str = Field(
+        "",
+        description="Hosts that models are fetched from by http and https (example.com,files.example.com:8443); "
+        "*: every host with a public address; empty: none",
+    )
+    max_model_bytes: int = Field(4 << 30, gt=0, description="Largest model, also when unpacked")
+    max_model_files: int = Field(10_000, gt=0, description="Most files of one model")
+    model_cache_bytes: int = Field(16 << 30, gt=0, description="Of all models that were downloaded and are kept")
+    model_cache_seconds: float = Field(30 * 86_400.0, gt=0, description="How long one is kept that nobody uses")
+    model_download_seconds: float = Field(600.0, gt=0, description="How long a download by http or https may take")
+    metadata_address: str = Field("", description="gRPC address of the metadata service; empty: no mlmd:// URIs")
     max_tensor_elements: int = Field(16_000_000, gt=0, description="Elements of one tensor")
     max_tensors: int = Field(64, gt=0, description="Tensors of one request")
     max_concurrent_inferences: int = Field(
@@ -42,57 +54,27 @@ class Settings(ServiceSettings):
     )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
 
-    remote_hosts: str | None = Field(
-        None,
-        description="Hosts that manifests may name (remote stages, serviceUrl), separated by commas: names, "
-        "*.example.com, IP addresses, networks; *: all but link-local ones. Not set: loopback, if the service "
-        "listens there alone; else none",
+    manifest: str = Field(
+        "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
     )
-    propagate_headers: str = Field(
-        "",
-        description="Regular expressions, separated by commas: headers of requests that go on to remote stages and to "
-        "the steps of graphs (KServe's PROPAGATE_HEADERS)",
-    )
-    remote_credentials_file: Path | None = Field(
-        None, description='JSON, {"host:port": {"authorization": "Bearer ..."}}: headers for that server alone'
-    )
-    remote_ca_file: Path | None = Field(None, description="PEM of the authorities trusted for grpcs and https")
-
-    @field_validator("remote_hosts")
-    @classmethod
-    def _check_hosts(cls, value: str | None) -> str | None:
-        parse_hosts(value or "")
-        return value
-
-    @field_validator("propagate_headers")
-    @classmethod
-    def _check_patterns(cls, value: str) -> str:
-        parse_patterns(value)
-        return value
-
-    @field_validator("remote_credentials_file")
-    @classmethod
-    def _check_credentials(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            read_credentials(value)
-        return value
-
-    @field_validator("remote_ca_file")
-    @classmethod
-    def _check_ca_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"{value} is no file")
-        return value
 
     @property
-    def allowed_hosts(self) -> AllowedHosts:
-        """`remote_hosts`, parsed."""
-        if self.remote_hosts is None:
-            return parse_hosts(LOOPBACK if is_loopback(self.host) else "")
-        return parse_hosts(self.remote_hosts)
+    def storage(self) -> StorageConfig:
+        """Where models come from."""
+        return StorageConfig(
+            model_roots=_roots(self.model_roots) or [self.resolved_artifact_root],
+            pickle_roots=_roots(self.pickle_roots) or [self.resolved_artifact_root],
+            hosts=self.model_hosts,
+            cache_dir=self.service_dir / "models",
+            max_model_bytes=self.max_model_bytes,
+            max_model_files=self.max_model_files,
+            cache_bytes=self.model_cache_bytes,
+            cache_seconds=self.model_cache_seconds,
+            download_seconds=self.model_download_seconds,
+            metadata_address=self.metadata_address,
+            user=self.local_user,
+        )
 
-    @property
-    def resolved_model_roots(self) -> list[str]:
-        """`model_roots`, apart; or the artifact root."""
-        roots = [root.strip().rstrip("/") for root in self.model_roots.split(",") if root.strip()]
-        return roots or [self.resolved_artifact_root]
+
+def _roots(text: str) -> list[str]:
+    return [root.strip().rstrip("/") for root in text.split(",") if root.strip()]

@@ -1,9 +1,10 @@
 """A revision of a model that can be asked: what answers for it, and what is known of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from mlmesh_kit.errors import FailedPrecondition
 
@@ -16,6 +17,8 @@ from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, Loaded, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
+
+T = TypeVar("T")
 
 WARM_MODULES: dict[str, Sequence[str]] = {"sklearn": ("joblib", "sklearn.linear_model", "sklearn.pipeline")}
 """By model format: what is imported in advance where its workers are forked, for it takes longer than all the rest."""
@@ -80,7 +83,7 @@ class RevisionLoader:
         """
         files = ExitStack()
         try:
-            found = await asyncio.to_thread(files.enter_context, chain_files(spec, self._storage))
+            found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
             plan = Plan(spec, found, str(stored.revision), self._limits, self._batching)
             pool = WorkerPool(
                 self._host,
@@ -99,4 +102,14 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, pool, pool.loaded, files)
+        return Revision(stored.revision, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+
+
+async def _finishing(work: Coroutine[Any, Any, T]) -> T:
+    """Waits for work in a thread to its end even when cancelled: what it leaves is to be cleared away."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -17,10 +17,10 @@ from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
 from mlmesh_serving.graph.store import GraphStore
-from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
-from mlmesh_serving.routes import graph_routes, v1_routes, v2_routes
+from mlmesh_serving.routes import graph_routes, v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.graph import InferenceGraphServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
@@ -36,7 +36,7 @@ def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
+    storage = ModelStorage(settings.storage)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
     loader = RevisionLoader(
         host,
@@ -54,7 +54,7 @@ def build(settings: Settings) -> ServiceDefinition:
     repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
-    connections = Connections.of(settings)
+    connections = settings.connections()
     graphs = GraphRepository(GraphStore(engine), connections.hosts)
     graph_router = GraphRouter(lambda namespace, _, request: plane.submit(request, "", namespace), connections)
     return ServiceDefinition(
@@ -78,6 +78,13 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[*v2_routes(plane), *v1_routes(plane), *graph_routes(graphs, graph_router)],
-        lifespans=[host.running, connections.running, repository.running, graphs.running],
+        lifespans=[
+            host.running,
+            connections.running,
+            repository.running,
+            graphs.running,
+            Seeding(repository, settings.default_namespace, settings.manifest).running,
+        ],
+        raw_routes=[*v2_raw_routes(plane), *v1_raw_routes(plane)],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )

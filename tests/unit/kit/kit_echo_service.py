@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 SERVICE = "mlmesh.echo.v1.EchoService"
+FLOOD_BYTES = 1 << 16
 SECRET = "the-password-is-hunter2"
 
 
@@ -83,11 +84,13 @@ class Echo:
 
     def __init__(self, marks: Path) -> None:
         self._marks = marks
+        self.counted = 0
 
     def _slow(self, verb: str, argument: str) -> bool:
         if verb != "slow":
             return False
-        (self._marks / "slow.began").touch()
+        with (self._marks / "slow.began").open("a") as file:
+            file.write(".")
         return True
 
     def Do(self, request: ReviewAccessRequest, context: Any) -> StringValue:
@@ -97,14 +100,24 @@ class Echo:
         return StringValue(value=_act(request.verb, request.name))
 
     async def DoAsync(self, request: ReviewAccessRequest, context: Any) -> StringValue:
+        self.counted += request.verb == "count"
         if self._slow(request.verb, request.name):
-            await asyncio.sleep(float(request.name))
+            try:
+                await asyncio.sleep(float(request.name))
+            except asyncio.CancelledError:
+                (self._marks / "slow.cancelled").touch()
+                raise
         return StringValue(value=_act(request.verb, request.name))
 
     def DoInDomain(self, request: ReviewAccessRequest, context: Any) -> StringValue:
         return StringValue(value=require("update", "things", request.namespace, request.name))
 
     async def Stream(self, request: ReviewAccessRequest, context: Any) -> AsyncIterator[StringValue]:
+        if request.verb == "flood":
+            for number in range(int(request.name)):
+                (self._marks / "flood").write_text(str(number + 1))
+                yield StringValue(value="x" * FLOOD_BYTES)
+            return
         for number in range(3):
             yield StringValue(value=str(number))
         _act(request.verb, request.name)
@@ -130,6 +143,7 @@ def _raw_methods(echo: Echo) -> dict[str, RawMethod]:
     def do(message: bytes, call: UnaryCall) -> bytes | asyncio.Future[bytes]:
         request = ReviewAccessRequest.FromString(message)
         if request.verb == "metadata":
+            call.trailing_metadata = [("mlmesh-took", "1")]
             return repr(call.metadata).encode()
         if request.verb != "slow":
             return StringValue(value=_act(request.verb, request.name)).SerializeToString()
@@ -238,16 +252,17 @@ def build(settings: Settings) -> ServiceDefinition:
     }
     rules.pop(settings.forget_rule, None)
     marks = settings.service_dir
+    echo = Echo(marks)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         (marks / "entered").touch()
         yield
         slow_ended = (marks / "slow.ended").exists()
+        (marks / "counted").write_text(str(echo.counted))
         (marks / "left").write_text("after the call" if slow_ended else "before the call")
 
     descriptor = _descriptor()
-    echo = Echo(marks)
     access = Access("get", "things", namespace=lambda request: request.query_params.get("namespace", ""))
     return ServiceDefinition(
         name="echo",

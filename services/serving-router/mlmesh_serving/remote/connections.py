@@ -4,32 +4,18 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from mlmesh_kit.telemetry import trace_headers
 
 from mlmesh_serving.remote.address import RemoteAddress
 from mlmesh_serving.remote.grpc_client import GrpcClient, secure_context
-from mlmesh_serving.remote.headers import HeaderRules, parse_patterns
+from mlmesh_serving.remote.headers import HeaderRules
 from mlmesh_serving.remote.hosts import AllowedHosts
 from mlmesh_serving.remote.http_client import HttpClient
 
 Credentials = Mapping[str, Mapping[str, str]]
-
-
-class RemoteSettings(Protocol):
-    """What the service's settings say of servers elsewhere."""
-
-    max_message_bytes: int
-    propagate_headers: str
-    remote_credentials_file: Path | None
-    remote_ca_file: Path | None
-
-    @property
-    def allowed_hosts(self) -> AllowedHosts:
-        """Hosts that manifests may name."""
-        ...
 
 
 class Connections:
@@ -58,18 +44,6 @@ class Connections:
         self._grpc_tls = secure_context(str(ca_file)) if ca_file is not None else None
         tls = ssl.create_default_context(cafile=str(ca_file)) if ca_file is not None else None
         self.http = HttpClient(hosts, max_message_bytes, tls=tls)
-
-    @classmethod
-    def of(cls, settings: RemoteSettings) -> "Connections":
-        """Makes them as the service's settings say."""
-        path = settings.remote_credentials_file
-        return cls(
-            settings.allowed_hosts,
-            settings.max_message_bytes,
-            parse_patterns(settings.propagate_headers),
-            read_credentials(path) if path is not None else None,
-            settings.remote_ca_file,
-        )
 
     def grpc(self, address: RemoteAddress) -> GrpcClient:
         """Makes a client of a gRPC server; whoever asks closes it."""

@@ -14,6 +14,7 @@ from mlmesh_serving.access import RESOURCE
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.codecs.scan import read_head
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
+from mlmesh_serving.futures import mapped
 from mlmesh_serving.repository import State
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """ModelInfer, as bytes: what is asked, and of whom, is all that is read of them here."""
         head = read_head(body)
         request = WireRequest(Door.GRPC, head.model, body, deadline=call.deadline)
-        return body_of(self._plane.submit(request, head.version))
+        return mapped(self._plane.submit(request, head.version), _body)
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Any
@@ -116,26 +117,5 @@ def namespace_of(body: bytes) -> str:
     return split_model_name(read_head(body).model)[0]
 
 
-def body_of(answer: "asyncio.Future[WireAnswer]") -> "asyncio.Future[bytes]":
-    """Gives the bytes of an answer; whoever cancels that gives the request up."""
-    body: asyncio.Future[bytes] = answer.get_loop().create_future()
-
-    def settle(_: object) -> None:
-        if body.done():
-            return
-        if answer.cancelled():
-            body.cancel()
-            return
-        error = answer.exception()
-        if error is None:
-            body.set_result(answer.result().body)
-        else:
-            body.set_exception(error)
-
-    def give_up(_: object) -> None:
-        if body.cancelled():
-            answer.cancel()
-
-    answer.add_done_callback(settle)
-    body.add_done_callback(give_up)
-    return body
+def _body(answer: WireAnswer) -> bytes:
+    return answer.body
