@@ -13,10 +13,11 @@ from mlmesh_kit.errors import NotFound
 from mlmesh_kit.http import create_app
 from mlmesh_kit.interceptor import Surroundings
 from mlmesh_kit.telemetry import configure_tracing
+from mlmesh_serving.manifest.stages import parse_remote
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
-from mlmesh_serving.remote.spec import parse_remote
+from mlmesh_serving.remote.model import remote_model
 from mlmesh_serving.routes.openai import openai_routes
 from mlmesh_serving.tensor import Limits
 from starlette.applications import Starlette
@@ -70,8 +71,8 @@ async def router(url: str, **remote):
     hosts = parse_hosts(LOOPBACK)
     connections = Connections(hosts, 1 << 20, credentials={url.split("/")[2]: {"authorization": "Bearer key"}})
     async with connections.running():
-        spec = parse_remote({"url": url, "openai": "/v1", **remote}, "remote", hosts)
-        backend = RemoteBackend(spec, "predictor", connections, Limits(1000, 8))
+        model = remote_model(parse_remote({"url": url, "openai": "/v1", **remote}, "remote"), hosts)
+        backend = RemoteBackend(model, "predictor", connections, Limits(1000, 8))
 
         def find(namespace: str, name: str) -> RemoteBackend:
             if (namespace, name) != ("default", "chat"):

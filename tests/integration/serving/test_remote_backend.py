@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import json
 
@@ -25,11 +26,12 @@ from mlmesh_kit.errors import (
 )
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
+from mlmesh_serving.manifest.stages import parse_remote
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.headers import HeaderRules
 from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
-from mlmesh_serving.remote.spec import parse_remote
+from mlmesh_serving.remote.model import remote_model
 from mlmesh_serving.tensor import Limits
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -49,9 +51,12 @@ async def remote(url: str, *, hosts: str = LOOPBACK, max_bytes: int = 1 << 20, s
     model_version = options.pop("model_version", None)
     connections = Connections(parse_hosts(hosts), max_bytes, **connection_options)
     value = {"url": url, **({"version": model_version} if model_version else {}), **options}
-    spec = parse_remote(value, "remote", parse_hosts("*"))
+    seconds = value.pop("timeout", None)
+    model = remote_model(parse_remote(value, "remote"), parse_hosts("*"))
+    if seconds is not None:  # manifests have whole seconds, for which tests do not wait
+        model = dataclasses.replace(model, timeout_seconds=seconds)
     async with connections.running():
-        backend = RemoteBackend(spec, "predictor", connections, LIMITS, **backend_options)
+        backend = RemoteBackend(model, "predictor", connections, LIMITS, **backend_options)
         if start:
             await backend.start("ours")
         try:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
+from mlmesh_serving.manifest.spec import Protocol
+from mlmesh_serving.manifest.stages import parse_remote
 from mlmesh_serving.remote.address import parse_address
 from mlmesh_serving.remote.headers import parse_patterns
 from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
-from mlmesh_serving.remote.spec import Protocol, parse_remote
+from mlmesh_serving.remote.model import RemoteModel, remote_model
 
 
 @pytest.mark.parametrize(
@@ -167,34 +169,35 @@ def test_headers_go_on_by_patterns() -> None:
         parse_patterns("(")
 
 
-def test_remote_specs_are_read() -> None:
-    hosts = parse_hosts(LOOPBACK)
-    grpc = parse_remote({"url": "grpc://localhost:9000", "model": "iris", "version": "3"}, "r", hosts)
-    assert (grpc.protocol, grpc.model, grpc.version, grpc.timeout_seconds) == (Protocol.GRPC, "iris", "3", 60)
-    http = parse_remote({"url": "http://127.0.0.1:80", "protocol": "v1", "timeout": 1.5, "openai": True}, "r", hosts)
-    assert (http.protocol, http.timeout_seconds, http.openai_path) == (Protocol.REST_V1, 1.5, "/openai/v1")
-    assert parse_remote({"url": "http://127.0.0.1:80", "openai": "/v1/"}, "r", hosts).openai_path == "/v1"
+def read(value: object) -> RemoteModel:
+    return remote_model(parse_remote(value, "r"), parse_hosts(LOOPBACK))
+
+
+def test_remote_models_are_read() -> None:
+    grpc = read({"url": "grpc://localhost:9000", "model": "iris", "version": "3"})
+    assert (grpc.protocol, grpc.name, grpc.version, grpc.timeout_seconds) == (Protocol.GRPC_V2, "iris", "3", 60)
+    http = read({"url": "http://127.0.0.1:80", "protocol": "v1", "timeout": 2, "openai": True})
+    assert (http.protocol, http.timeout_seconds, http.openai_path) == (Protocol.V1, 2, "/openai/v1")
+    assert read({"url": "http://127.0.0.1:80", "openai": "/v1"}).openai_path == "/v1"
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("grpc://localhost:1", "^r: must be an object"),
         ({}, "^r.url"),
         ({"url": "http://10.0.0.1"}, "^r.url: 10.0.0.1 is no host that this server may call"),
-        ({"url": "grpc://localhost:1", "protocol": "v2"}, "^r.protocol: must be grpc-v2"),
-        ({"url": "http://localhost:1", "protocol": "v3"}, "^r.protocol: must be v2 or v1"),
-        ({"url": "http://localhost:1", "model": 3}, "^r.model"),
-        ({"url": "http://localhost:1", "model": "a\nb"}, "^r.model"),
-        ({"url": "http://localhost:1", "timeout": 0}, "^r.timeout"),
-        ({"url": "http://localhost:1", "timeout": True}, "^r.timeout"),
-        ({"url": "http://localhost:1", "timeout": 1e9}, "^r.timeout"),
+        ({"url": "grpc://localhost:1/path"}, "^r.url: must have no path"),
+        ({"url": "grpc://localhost:1", "protocol": "v2"}, "^r.url: must be a URL that begins with http"),
+        ({"url": "http://localhost:1", "protocol": "grpc-v2"}, "^r.url: must be a URL that begins with grpc"),
+        ({"url": "http://localhost:1", "protocol": "v3"}, "^r.protocol"),
+        ({"url": "http://localhost:1?x"}, "^r.url: must have no query"),
         ({"url": "grpc://localhost:1", "openai": True}, "^r.openai: is served by HTTP only"),
-        ({"url": "http://localhost:1", "openai": "v1"}, "^r.openai"),
-        ({"url": "http://localhost:1", "openai": "/v1/../x"}, "^r.openai"),
+        ({"url": "http://localhost:1", "openai": "v1"}, "^r.openai: must be true, or a path"),
+        ({"url": "http://localhost:1", "openai": "/v1/../x"}, "^r.openai: must be true, or a path"),
+        ({"url": "http://localhost:1", "openai": "/v1/"}, "^r.openai: must be true, or a path"),
         ({"url": "http://localhost:1", "uri": "x"}, "^r.uri: is not known"),
     ],
 )
-def test_wrong_remote_specs_are_refused(value: object, says: str) -> None:
+def test_wrong_remote_models_are_refused(value: object, says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
-        parse_remote(value, "r", parse_hosts(LOOPBACK))
+        read(value)

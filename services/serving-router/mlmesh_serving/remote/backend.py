@@ -20,13 +20,14 @@ from mlmesh_kit.errors import (
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
+from mlmesh_serving.manifest.spec import Protocol
 from mlmesh_serving.remote import conversion
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.errors import of_response
 from mlmesh_serving.remote.grpc_client import said_by
 from mlmesh_serving.remote.http_client import HttpAnswer
 from mlmesh_serving.remote.message import renamed
-from mlmesh_serving.remote.spec import Protocol, RemoteSpec
+from mlmesh_serving.remote.model import RemoteModel
 from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.doors import decode
 
@@ -48,7 +49,7 @@ class RemoteBackend:
     """One model on a server elsewhere.
 
     Args:
-        spec: Where it is.
+        model: Where it is.
         stage: What it is to our clients: predictor, preprocessor, ...; for messages.
         connections: To servers elsewhere.
         limits: Of tensors, where a request must be written in another encoding.
@@ -58,7 +59,7 @@ class RemoteBackend:
 
     def __init__(
         self,
-        spec: RemoteSpec,
+        model: RemoteModel,
         stage: str,
         connections: Connections,
         limits: Limits,
@@ -66,7 +67,7 @@ class RemoteBackend:
         version: str = "",
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
     ) -> None:
-        self.spec = spec
+        self.model = model
         self.problem = "it was not asked yet"
         """Why it is not ready; empty when it is."""
         self._stage = f"the {stage}"
@@ -74,7 +75,7 @@ class RemoteBackend:
         self._limits = limits
         self._version = version or None
         self._max_in_flight = max_in_flight
-        self._grpc = connections.grpc(spec.address) if spec.address.is_grpc else None
+        self._grpc = connections.grpc(model.address) if model.address.is_grpc else None
         self._running: set[asyncio.Task[WireAnswer]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._streams = 0
@@ -94,11 +95,11 @@ class RemoteBackend:
         """Asks whether the server is ready, and again every few seconds from then on.
 
         Args:
-            model: As our clients call it; the server is asked for it where the spec names no other.
+            model: As our clients call it; the server is asked for it where it has no other name there.
         """
-        name = self.spec.model or model
+        name = self.model.name or model
         await self._probe(name)
-        self._probing = asyncio.create_task(self._probe_for_ever(name), name=f"probe {self.spec.address}")
+        self._probing = asyncio.create_task(self._probe_for_ever(name), name=f"probe {self.model.address}")
 
     def submit(self, request: WireRequest) -> "asyncio.Future[WireAnswer]":
         """See Backend. It is sent even if the last probe failed: the server may be back."""
@@ -115,7 +116,7 @@ class RemoteBackend:
         """Asks one of the server's OpenAI routes; gives status, headers and the body as it comes.
 
         Args:
-            route: Below the spec's `openai_path`: `chat/completions`, ...
+            route: Below the model's `openai_path`: `chat/completions`, ...
             body: JSON, with the model's name as the server knows it.
             headers: The client's; names in lower case.
 
@@ -123,20 +124,20 @@ class RemoteBackend:
             FailedPrecondition: The server has no such routes.
             ResourceExhausted, Unavailable: See `submit`.
         """
-        spec = self.spec
-        if not spec.openai_path:
+        there = self.model
+        if not there.openai_path:
             raise FailedPrecondition(f"{self._stage} has no OpenAI routes (remote.openai)")
         self._check_room()
-        sent = {**self._connections.headers(spec.address, headers), "content-type": _JSON}
+        sent = {**self._connections.headers(there.address, headers), "content-type": _JSON}
         self._streams += 1
         try:
             async with self._connections.http.stream(
                 "POST",
-                spec.address,
-                f"{spec.openai_path}/{route}",
+                there.address,
+                f"{there.openai_path}/{route}",
                 body,
                 sent,
-                spec.timeout_seconds,
+                there.timeout_seconds,
                 self._stage,
                 each=True,
             ) as answer:
@@ -172,13 +173,13 @@ class RemoteBackend:
             )
 
     async def _answer(self, request: WireRequest) -> WireAnswer:
-        door, protocol = request.door, self.spec.protocol
-        if protocol is Protocol.GRPC:
+        door, protocol = request.door, self.model.protocol
+        if protocol is Protocol.GRPC_V2:
             if door is Door.GRPC:
                 return WireAnswer(await self._infer_grpc(request, self._renamed(request)))
             if door is not Door.EXPLAIN:
                 return await self._converted(request)
-        elif protocol is Protocol.REST_V2:
+        elif protocol is Protocol.V2:
             if door is Door.REST_V2:
                 return await self._infer_v2(request, request.body, request.json_length)
             if door is not Door.EXPLAIN:
@@ -188,7 +189,7 @@ class RemoteBackend:
         raise Unimplemented(f"{self._stage} speaks {protocol.value}, which has no {door.value}")
 
     def _renamed(self, request: WireRequest) -> bytes:
-        return renamed(request.body, self.spec.model or _plain(request.model), self.spec.version)
+        return renamed(request.body, self.model.name or _plain(request.model), self.model.version)
 
     async def _infer_grpc(self, request: WireRequest, message: bytes) -> bytes:
         answer = await self._call("ModelInfer", message, request)
@@ -199,7 +200,7 @@ class RemoteBackend:
 
     async def _call(self, method: str, message: bytes, request: WireRequest) -> bytes:
         assert self._grpc is not None
-        metadata = self._connections.headers(self.spec.address, request.headers)
+        metadata = self._connections.headers(self.model.address, request.headers)
         seconds = self._seconds_left(request)
         try:
             return await self._grpc.call(f"{SERVICE}/{method}", message, tuple(metadata.items()), seconds)
@@ -219,18 +220,18 @@ class RemoteBackend:
 
     async def _infer_v1(self, request: WireRequest) -> WireAnswer:
         verb = "explain" if request.door is Door.EXPLAIN else "predict"
-        name = quote(self.spec.model or _plain(request.model), safe="")
+        name = quote(self.model.name or _plain(request.model), safe="")
         answer = await self._post(request, f"/v1/models/{name}:{verb}", request.body, None)
         self._check_json(answer, len(answer.body))
         return WireAnswer(answer.body)
 
     async def _post(self, request: WireRequest, path: str, body: bytes, json_length: int | None) -> HttpAnswer:
-        headers = self._connections.headers(self.spec.address, request.headers)
+        headers = self._connections.headers(self.model.address, request.headers)
         headers["content-type"] = _JSON if json_length is None else _BINARY
         if json_length is not None:
             headers[_HEAD_LENGTH] = str(json_length)
         answer = await self._connections.http.post(
-            self.spec.address, path, body, headers, self._seconds_left(request), self._stage
+            self.model.address, path, body, headers, self._seconds_left(request), self._stage
         )
         if answer.status != 200:
             raise of_response(answer.status, answer.headers, answer.body, self._stage)
@@ -245,15 +246,15 @@ class RemoteBackend:
 
     async def _converted(self, request: WireRequest) -> WireAnswer:
         """Asks in another encoding than the client's, which is the one case where the tensors are read."""
-        model, limits, stage = self.spec.model or _plain(request.model), self._limits, self._stage
+        model, limits, stage = self.model.name or _plain(request.model), self._limits, self._stage
         size = len(request.body)
-        version = self._version or self.spec.version
+        version = self._version or self.model.version
         asked = await _off_loop(
             size, lambda: decode(request.door, request.model, version, request.body, request.json_length, limits)
         )
-        if self.spec.protocol is Protocol.GRPC:
+        if self.model.protocol is Protocol.GRPC_V2:
             message = await _off_loop(
-                size, lambda: conversion.grpc_request(asked.tensors, asked.wanted, model, self.spec.version)
+                size, lambda: conversion.grpc_request(asked.tensors, asked.wanted, model, self.model.version)
             )
             answer = await self._call("ModelInfer", message, request)
             size = len(answer)
@@ -267,11 +268,11 @@ class RemoteBackend:
         return WireAnswer(b"".join(encoded.parts), encoded.json_length)
 
     def _v2_path(self, model: str) -> str:
-        path = f"/v2/models/{quote(self.spec.model or _plain(model), safe='')}"
-        return f"{path}/versions/{quote(self.spec.version, safe='')}" if self.spec.version else path
+        path = f"/v2/models/{quote(self.model.name or _plain(model), safe='')}"
+        return f"{path}/versions/{quote(self.model.version, safe='')}" if self.model.version else path
 
     def _seconds_left(self, request: WireRequest) -> float:
-        timeout = self.spec.timeout_seconds
+        timeout = self.model.timeout_seconds
         if request.deadline is not None:
             timeout = min(timeout, request.deadline - asyncio.get_running_loop().time())
         if timeout <= 0:
@@ -287,27 +288,27 @@ class RemoteBackend:
         before = self.problem
         try:
             is_ready = await (self._is_ready_grpc(model) if self._grpc is not None else self._is_ready_http(model))
-            self.problem = "" if is_ready else f"{self._stage} at {self.spec.address.authority} is not ready"
+            self.problem = "" if is_ready else f"{self._stage} at {self.model.address.authority} is not ready"
         except ServiceError as error:
             self.problem = error.message
         except Exception:
-            logger.exception("the probe of %s failed", self.spec.address)
+            logger.exception("the probe of %s failed", self.model.address)
             self.problem = f"{self._stage} could not be asked; the service's log has the reason"
         if self.problem != before:
-            logger.info("remote %s", self.problem or "ready", extra={"address": str(self.spec.address)})
+            logger.info("remote %s", self.problem or "ready", extra={"address": str(self.model.address)})
 
     async def _is_ready_grpc(self, model: str) -> bool:
         request = WireRequest(Door.GRPC, model, b"", deadline=asyncio.get_running_loop().time() + _PROBE_SECONDS)
         if not oip.ServerReadyResponse.FromString(await self._call("ServerReady", b"", request)).ready:
             return False
-        question = oip.ModelReadyRequest(name=model, version=self.spec.version).SerializeToString()
+        question = oip.ModelReadyRequest(name=model, version=self.model.version).SerializeToString()
         return oip.ModelReadyResponse.FromString(await self._call("ModelReady", question, request)).ready
 
     async def _is_ready_http(self, model: str) -> bool:
-        address, http = self.spec.address, self._connections.http
-        if self.spec.openai_path:
-            path = f"{self.spec.openai_path}/models"
-        elif self.spec.protocol is Protocol.REST_V1:
+        address, http = self.model.address, self._connections.http
+        if self.model.openai_path:
+            path = f"{self.model.openai_path}/models"
+        elif self.model.protocol is Protocol.V1:
             path = f"/v1/models/{quote(model, safe='')}"
         else:
             path = f"{self._v2_path(model)}/ready"

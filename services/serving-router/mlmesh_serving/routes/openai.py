@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlmesh_serving.access import RESOURCE
 from mlmesh_serving.dataplane import split_model_name
-from mlmesh_serving.remote.spec import RemoteSpec
+from mlmesh_serving.remote.model import RemoteModel
 from mlmesh_serving.routes.leaving import nobody, unless_gone
 from mlmesh_serving.routes.v2 import json_response, read_body
 
@@ -39,7 +39,7 @@ _JSON = "application/json"
 class OpenAIServer(Protocol):
     """A model's server that has these routes (`RemoteBackend`)."""
 
-    spec: RemoteSpec
+    model: RemoteModel
 
     def openai(
         self, route: str, body: bytes, headers: Mapping[str, str]
@@ -71,7 +71,7 @@ def openai_routes(find: Find, names: Names) -> list[Route]:
             namespace, name = split_model_name(document["model"])
             namespace = await arequire("infer", RESOURCE, namespace)
             server = find(namespace or current_caller().default_namespace, name)
-            called = server.spec.model or name
+            called = server.model.name or name
             if called != document["model"]:
                 content = orjson.dumps({**document, "model": called})
             stack = contextlib.AsyncExitStack()
