@@ -6,10 +6,11 @@ Source: https://github.com/kserve/open-inference-protocol
 import asyncio
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import NotFound
+from mlmesh_kit.errors import FailedPrecondition, NotFound
 from mlmesh_kit.identity import current_caller
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
+from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.repository import ModelRepository, Served, State
 from mlmesh_serving.tensor import TensorInfo
 
@@ -76,6 +77,26 @@ class DataPlane:
             return self._repository.get(namespace, name).revision is not None
         except NotFound:
             return None
+
+    def openai_server(self, namespace: str, name: str) -> RemoteBackend:
+        """Gives the server of a model that has OpenAI's routes.
+
+        Raises:
+            NotFound, Unavailable: See `ModelRepository.ready`.
+            FailedPrecondition: The model has none.
+        """
+        found = self._repository.ready(namespace, name).openai
+        if found is None:
+            raise FailedPrecondition(f"model {name!r} has no server with OpenAI's routes (predictor.remote.openai)")
+        return found
+
+    def openai_models(self, namespace: str) -> list[str]:
+        """Names the models of a namespace that have such a server."""
+        return [
+            served.stored.name
+            for served in self.index(namespace, ready_only=True)
+            if served.revision is not None and served.revision.openai is not None
+        ]
 
     def is_server_ready(self) -> bool:
         """Tells whether all models that should be loaded answer."""

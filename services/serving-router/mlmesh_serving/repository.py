@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 
 from mlmesh_serving.chain_files import check_storage
 from mlmesh_serving.manifest import InferenceServiceSpec, parse_manifest
+from mlmesh_serving.manifest.spec import Feature
 from mlmesh_serving.predictors import FORMATS
+from mlmesh_serving.remote.stages import RemoteStages, local_part
 from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore, StoredService
@@ -23,6 +26,7 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 T = TypeVar("T")
 
+_SERVES = frozenset({Feature.REMOTE})
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -72,6 +76,7 @@ class ModelRepository:
         storage: Where models come from.
         load: Loads a revision.
         grace_seconds: What requests in flight get when their revision goes.
+        stages: Checks stages that are elsewhere; None: none may be.
     """
 
     def __init__(
@@ -80,11 +85,13 @@ class ModelRepository:
         storage: ModelStorage,
         load: Callable[[StoredService, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
         grace_seconds: float = 10.0,
+        stages: RemoteStages | None = None,
     ) -> None:
         self._store = store
         self._storage = storage
         self._load = load
         self._grace_seconds = grace_seconds
+        self._stages = stages
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -109,8 +116,10 @@ class ModelRepository:
         Raises:
             InvalidArgument, FailedPrecondition: See `parse_manifest` and `ModelStorage.check`.
         """
-        spec = parse_manifest(manifest, frozenset(FORMATS))
+        spec = parse_manifest(manifest, frozenset(FORMATS), _SERVES if self._stages is not None else frozenset())
         check_storage(spec, self._storage)
+        if self._stages is not None:
+            self._stages.check(spec)
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:
@@ -295,8 +304,11 @@ class ModelRepository:
         task.add_done_callback(self._closing.discard)
 
     async def _patiently(self, served: Served, spec: InferenceServiceSpec) -> Revision:
-        """Loads, and again while the store it comes from cannot be reached."""
-        for seconds in _RETRY_SECONDS:
+        """Loads, and again while the store it comes from cannot be reached; for ever while a stage elsewhere cannot,
+        for it will be back, and nobody would come round to load this again."""
+        for seconds in (
+            _RETRY_SECONDS if local_part(spec) is spec else chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1]))
+        ):
             try:
                 return await self._load(served.stored, spec)
             except Unavailable as error:

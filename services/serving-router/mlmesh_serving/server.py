@@ -17,9 +17,10 @@ from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
 from mlmesh_serving.graph.store import GraphStore
+from mlmesh_serving.remote.stages import RemoteStages
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
-from mlmesh_serving.routes import graph_routes, v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.routes import graph_routes, openai_routes, v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
 from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.graph import InferenceGraphServicer
@@ -37,11 +38,14 @@ def build(settings: Settings) -> ServiceDefinition:
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
     storage = ModelStorage(settings.storage)
+    connections = settings.connections()
+    limits = Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors)
+    stages = RemoteStages(connections, limits)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
     loader = RevisionLoader(
         host,
         storage,
-        Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors),
+        limits,
         Batching(settings.max_batch_rows),
         PoolLimits(
             requests=settings.max_concurrent_inferences,
@@ -50,11 +54,11 @@ def build(settings: Settings) -> ServiceDefinition:
             resident_bytes=settings.worker_memory_bytes,
         ),
         settings.workers,
+        stages,
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
+    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds, stages)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
-    connections = settings.connections()
     graphs = GraphRepository(GraphStore(engine), connections.hosts)
     graph_router = GraphRouter(lambda namespace, _, request: plane.submit(request, "", namespace), connections)
     return ServiceDefinition(
@@ -77,7 +81,12 @@ def build(settings: Settings) -> ServiceDefinition:
             ),
         ],
         access=ACCESS,
-        http_routes=[*v2_routes(plane), *v1_routes(plane), *graph_routes(graphs, graph_router)],
+        http_routes=[
+            *v2_routes(plane),
+            *v1_routes(plane),
+            *graph_routes(graphs, graph_router),
+            *openai_routes(plane.openai_server, plane.openai_models),
+        ],
         lifespans=[
             host.running,
             connections.running,
