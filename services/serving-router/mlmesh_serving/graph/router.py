@@ -31,7 +31,7 @@ from mlmesh_serving.remote.connections import Connections
 HOPS_HEADER = "mlmesh-graph-hops"
 """How many graphs a request has come through; a graph may call itself through a `serviceUrl`."""
 MAX_HOPS = 8
-_HEAD_LENGTH = "Inference-Header-Content-Length"
+_HEAD_LENGTH = "inference-header-content-length"
 
 Ask = Callable[[str, str, WireRequest], Awaitable[WireAnswer]]
 """Asks an InferenceService: namespace, name, request. Raises a ServiceError where it fails."""

@@ -39,7 +39,7 @@ SERVICE = "/inference.GRPCInferenceService"
 DEFAULT_MAX_IN_FLIGHT = 1024
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
-_HEAD_LENGTH = "Inference-Header-Content-Length"
+_HEAD_LENGTH = "inference-header-content-length"
 _PROBE_SECONDS = 5.0
 _PROBE_SECONDS_WHILE_DOWN = 1.0
 _LARGE = 64 << 10  # bytes beyond which a conversion is not made on the event loop
@@ -139,7 +139,6 @@ class RemoteBackend:
                 sent,
                 there.timeout_seconds,
                 self._stage,
-                each=True,
             ) as answer:
                 yield answer
         finally:
@@ -239,7 +238,7 @@ class RemoteBackend:
 
     def _check_json(self, answer: HttpAnswer, length: int) -> None:
         """An error page of something in between must not pass for an answer; the rest is the client's to read."""
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
+        if answer.headers.get("content-encoding", "identity") != "identity":
             raise Internal(f"{self._stage} compressed its answer, which nobody asked for")
         if not answer.body[:length].lstrip(b" \t\r\n").startswith(b"{"):
             raise Internal(f"{self._stage} gave no valid answer: it is no JSON object")

@@ -33,14 +33,14 @@ def of_response(status: int, headers: Mapping[str, str], body: bytes, stage: str
 
     Args:
         status: Of HTTP.
-        headers: Retry-After is read.
+        headers: Names in lower case; Retry-After is read.
         body: Its `error`, `message` or `detail` is told on, as it is JSON.
         stage: Who answered.
     """
     code: int = _CODES.get(status, grpc.StatusCode.INTERNAL).value[0]
     text = f"{stage}: {printable(_message(body)) or f'it answered HTTP {status}'}"
     error = from_status(status_pb2.Status(code=code, message=text))
-    given = headers.get("Retry-After", "")
+    given = headers.get("retry-after", "")
     if given.isascii() and given.isdigit() and hasattr(error, "retry_after_seconds"):
         error.retry_after_seconds = min(float(given[:9]), _MAX_RETRY_SECONDS)
     return error

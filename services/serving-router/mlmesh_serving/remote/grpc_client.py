@@ -10,6 +10,7 @@ from mlmesh_kit.http2.client import RawClient
 from mlmesh_kit.http2.client_connection import ClientConnection
 
 from mlmesh_serving.remote.address import RemoteAddress
+from mlmesh_serving.remote.dialling import dial
 from mlmesh_serving.remote.errors import printable
 from mlmesh_serving.remote.hosts import AllowedHosts
 
@@ -57,31 +58,14 @@ class GrpcClient:
         return self._client.call(method, message, timeout=seconds, metadata=metadata)
 
     async def _connect(self, make: Callable[[], ClientConnection]) -> tuple[asyncio.BaseTransport, ClientConnection]:
-        """Connects to the first address of the server that may be called and answers."""
-        loop = asyncio.get_running_loop()
         try:
-            addresses = await self._hosts.resolve(self._address.host, self._address.port)
+            transport, connection = await dial(make, self._address, self._hosts, self._tls)
         except ServiceError as error:
             raise OSError(error.message) from error
-        refused: OSError | None = None
-        for address in addresses:
-            try:
-                transport, connection = await loop.create_connection(
-                    make,
-                    address,
-                    self._address.port,
-                    ssl=self._tls,
-                    server_hostname=self._address.host if self._tls is not None else None,
-                )
-            except OSError as error:
-                refused = error
-                continue
-            if self._tls is not None and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
-                transport.abort()
-                raise OSError("it does not speak HTTP/2")
-            return transport, connection
-        assert refused is not None, "resolve gives an address or raises"
-        raise refused
+        if self._tls is not None and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            connection.abort()
+            raise OSError("it does not speak HTTP/2")
+        return transport, connection
 
     async def close(self) -> None:
         """Ends the connections."""

@@ -1,32 +1,44 @@
 """HTTP/1.1 to servers that users name: connections kept, addresses checked, answers bounded, no redirect followed."""
 
+import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
-from mlmesh_kit.errors import DeadlineExceeded, ResourceExhausted, ServiceError, Unavailable
+from mlmesh_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 from mlmesh_serving.remote.address import RemoteAddress
+from mlmesh_serving.remote.dialling import dial
 from mlmesh_serving.remote.hosts import AllowedHosts
-
-if TYPE_CHECKING:
-    import aiohttp
+from mlmesh_serving.remote.http_connection import (
+    BrokenError,
+    HttpConnection,
+    HungUpError,
+    LateError,
+    NotHttpError,
+    TooLargeError,
+)
 
 _CONNECT_SECONDS = 5.0
 _KEEP_SECONDS = 4.0  # less than the 5 s after which uvicorn hangs up: what is sent in that moment is lost
-_RESOLVED_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """An answer, whole."""
+    """An answer, whole; names of headers in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(slots=True)
+class _Origin:
+    """The connections to one server."""
+
+    places: asyncio.Semaphore
+    idle: list[HttpConnection] = field(default_factory=list)
 
 
 class HttpClient:
@@ -50,7 +62,8 @@ class HttpClient:
         self._max_bytes = max_answer_bytes
         self._max_connections = max_connections
         self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
+        self._origins: dict[tuple[bool, str, int], _Origin] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(
         self, address: RemoteAddress, path: str, body: bytes, headers: Mapping[str, str], seconds: float, stage: str
@@ -59,17 +72,16 @@ class HttpClient:
 
         Args:
             address: Of the server.
-            path: Below the address's own; begins with a slash.
+            path: Below the address's own; begins with a slash; percent-encoded.
             body: The bytes.
             headers: Content-Type among them.
             seconds: For all of it.
             stage: Who is asked, for messages.
 
         Raises:
-            Unavailable: It cannot be reached, or hung up.
+            Unavailable: It cannot be reached, hung up, or does not speak HTTP.
             DeadlineExceeded: It did not answer in time.
             ResourceExhausted: The answer is too large.
-            FailedPrecondition: Its host has no address that may be called.
         """
         return await self._whole("POST", address, path, body, headers, seconds, stage)
 
@@ -77,30 +89,29 @@ class HttpClient:
         self, address: RemoteAddress, path: str, headers: Mapping[str, str], seconds: float, stage: str
     ) -> HttpAnswer:
         """Reads what is at a path; see `post`."""
-        return await self._whole("GET", address, path, None, headers, seconds, stage)
+        return await self._whole("GET", address, path, b"", headers, seconds, stage)
 
     async def _whole(
         self,
         method: str,
         address: RemoteAddress,
         path: str,
-        body: bytes | None,
+        body: bytes,
         headers: Mapping[str, str],
         seconds: float,
         stage: str,
     ) -> HttpAnswer:
-        async with self.stream(method, address, path, body, headers, seconds, stage) as (status, found, chunks):
-            declared = found.get("Content-Length", "")
-            if declared.isdigit() and int(declared) > self._max_bytes:
-                raise self._too_large(stage)
-            parts: list[bytes] = []
-            size = 0
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > self._max_bytes:
-                    raise self._too_large(stage)
-                parts.append(chunk)
-        return HttpAnswer(status, found, parts[0] if len(parts) == 1 else b"".join(parts))
+        with self._told(stage, address):
+            origin = self._origin(address)
+            async with origin.places:
+                connection = await self._connection(origin, address, seconds)
+                try:
+                    request = _request(method, address, path, body, headers)
+                    connection.ask(request, body, seconds=seconds, limit=self._max_bytes, each=False)
+                    status, found = await connection.head()
+                    return HttpAnswer(status, found, await connection.whole())
+                finally:
+                    self._put_back(origin, connection)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -108,12 +119,10 @@ class HttpClient:
         method: str,
         address: RemoteAddress,
         path: str,
-        body: bytes | None,
+        body: bytes,
         headers: Mapping[str, str],
         seconds: float,
         stage: str,
-        *,
-        each: bool = False,
     ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
         """Asks, and gives status, headers and the body as it comes; leaving early hangs up.
 
@@ -121,118 +130,112 @@ class HttpClient:
             method: Of HTTP.
             address: See `post`, as the others.
             path: Below it.
-            body: None: none.
+            body: May be empty.
             headers: Of the request.
-            seconds: For all of it, or, with `each`, for each piece of the answer.
+            seconds: For each piece of the answer.
             stage: For messages.
-            each: See `seconds`.
 
         Raises:
             ServiceError: See `post`; also while the body is read.
         """
-        import aiohttp
-        import yarl
+        with self._told(stage, address):
+            origin = self._origin(address)
+            async with origin.places:
+                connection = await self._connection(origin, address, seconds)
+                try:
+                    request = _request(method, address, path, body, headers)
+                    connection.ask(request, body, seconds=seconds, limit=0, each=True)
+                    status, found = await connection.head()
+                    yield status, found, self._pieces(connection, stage, address)
+                finally:
+                    self._put_back(origin, connection)
 
-        scheme = "https" if address.is_secure else "http"
-        url = yarl.URL(f"{scheme}://{address.authority}{address.path}{path}", encoded=True)
-        whole, piece = (None, seconds) if each else (seconds, None)
-        limits = aiohttp.ClientTimeout(total=whole, sock_connect=_CONNECT_SECONDS, sock_read=piece)
-        with _told(stage, address):
-            async with self._opened().request(
-                method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
-            ) as response:
-                yield response.status, response.headers, _pieces(response, stage, address)
+    async def _pieces(self, connection: HttpConnection, stage: str, address: RemoteAddress) -> AsyncIterator[bytes]:
+        with self._told(stage, address):
+            async for piece in connection.pieces():
+                yield piece
 
-    def _too_large(self, stage: str) -> ResourceExhausted:
-        return ResourceExhausted(f"{stage} answered more than the {self._max_bytes} bytes allowed")
+    def _origin(self, address: RemoteAddress) -> _Origin:
+        key = (address.is_secure, address.host, address.port)
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = _Origin(asyncio.Semaphore(self._max_connections))
+        return origin
 
-    def _opened(self) -> "aiohttp.ClientSession":
-        if self._session is None:
-            import aiohttp
+    async def _connection(self, origin: _Origin, address: RemoteAddress, seconds: float) -> HttpConnection:
+        now = asyncio.get_running_loop().time()
+        while origin.idle:
+            found = origin.idle.pop()
+            if found.reusable and now - found.idle_since < _KEEP_SECONDS:
+                return found
+            found.close()
+        loop = asyncio.get_running_loop()
+        tls = (self._tls or _default_tls()) if address.is_secure else None
+        async with asyncio.timeout(min(seconds, _CONNECT_SECONDS)):
+            return (await dial(lambda: HttpConnection(loop), address, self._hosts, tls))[1]
 
-            connector = aiohttp.TCPConnector(
-                resolver=_resolver(self._hosts),
-                ttl_dns_cache=_RESOLVED_SECONDS,
-                limit=0,
-                limit_per_host=self._max_connections,
-                keepalive_timeout=_KEEP_SECONDS,
-                ssl=self._tls if self._tls is not None else True,
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-            )
-        return self._session
+    def _put_back(self, origin: _Origin, connection: HttpConnection) -> None:
+        connection.end()
+        if connection.reusable:
+            loop = asyncio.get_running_loop()
+            connection.idle_since = loop.time()
+            origin.idle.append(connection)
+            if self._sweeping is None:
+                self._sweeping = loop.call_later(_KEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Closes the connections that nobody has used for long."""
+        loop = asyncio.get_running_loop()
+        self._sweeping = None
+        for key, origin in list(self._origins.items()):
+            fresh = [each for each in origin.idle if loop.time() - each.idle_since < _KEEP_SECONDS and each.reusable]
+            for each in origin.idle:
+                if each not in fresh:
+                    each.close()
+            origin.idle = fresh
+            if not fresh and not origin.places.locked() and origin.places._value == self._max_connections:
+                del self._origins[key]
+        if any(origin.idle for origin in self._origins.values()):
+            self._sweeping = loop.call_later(_KEEP_SECONDS, self._sweep)
+
+    @contextlib.contextmanager
+    def _told(self, stage: str, address: RemoteAddress) -> Iterator[None]:
+        """Turns what goes wrong into what our client is told."""
+        try:
+            yield
+        except LateError as error:
+            raise DeadlineExceeded(f"{stage} did not answer in time") from error
+        except TooLargeError as error:
+            raise ResourceExhausted(f"{stage} answered more than the {self._max_bytes} bytes allowed") from error
+        except HungUpError as error:
+            raise Unavailable(f"{stage} hung up before its answer was whole", retry_after_seconds=1) from error
+        except NotHttpError as error:
+            raise Unavailable(f"{stage} does not answer in HTTP", retry_after_seconds=1) from error
+        except OSError as error:  # a timeout of the connection is one, too
+            raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
 
     async def close(self) -> None:
-        """Ends all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Ends all connections that are not in use."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for origin in self._origins.values():
+            for connection in origin.idle:
+                connection.close()
+            origin.idle.clear()
 
 
-@contextlib.contextmanager
-def _told(stage: str, address: RemoteAddress) -> Iterator[None]:
-    """Turns what the library raises into what our client is told."""
-    import aiohttp
-
-    try:
-        yield
-    except TimeoutError as error:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
-        raise DeadlineExceeded(f"{stage} did not answer in time") from error
-    except aiohttp.ClientConnectorError as error:
-        refusal = _refusal(error)
-        if refusal is not None:
-            raise refusal from None
-        raise Unavailable(f"{stage} at {address.authority} cannot be reached", retry_after_seconds=1) from error
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        raise Unavailable(f"{stage} hung up before its answer was whole", retry_after_seconds=1) from error
-    except aiohttp.ClientError as error:
-        raise Unavailable(f"{stage} does not answer in HTTP", retry_after_seconds=1) from error
+def _default_tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
-async def _pieces(response: "aiohttp.ClientResponse", stage: str, address: RemoteAddress) -> AsyncIterator[bytes]:
-    with _told(stage, address):
-        async for piece in response.content.iter_any():
-            yield piece
-
-
-def _refusal(error: BaseException) -> ServiceError | None:
-    """Finds what the resolver said among the causes of an error."""
-    cause = error.__cause__
-    while cause is not None and not isinstance(cause, ServiceError):
-        cause = cause.__cause__
-    return cause
-
-
-def _resolver(hosts: AllowedHosts) -> Any:
-    """Makes aiohttp's resolver of the addresses that may be called."""
-    from aiohttp.abc import AbstractResolver
-
-    class Checked(AbstractResolver):
-        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[Any]:
-            try:
-                addresses = await hosts.resolve(host, port)
-            except ServiceError as error:
-                raise OSError(error.message) from error
-            return [
-                {
-                    "hostname": host,
-                    "host": address,
-                    "port": port,
-                    "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
-                    "proto": 0,
-                    "flags": socket.AI_NUMERICHOST,
-                }
-                for address in addresses
-            ]
-
-        async def close(self) -> None:
-            """Nothing is open."""
-
-    return Checked()
+def _request(method: str, address: RemoteAddress, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Writes request line and headers."""
+    lines = [f"{method} {address.path}{path} HTTP/1.1", f"host: {address.authority}"]
+    if body or method == "POST":
+        lines.append(f"content-length: {len(body)}")
+    for name, value in headers.items():
+        if "\n" in value or "\r" in value or "\0" in value:
+            raise BrokenError(name)
+        lines.append(f"{name}: {value}")
+    return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")

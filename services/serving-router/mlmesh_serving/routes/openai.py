@@ -124,7 +124,7 @@ class _Passed(StreamingResponse):
     def __init__(
         self, stack: contextlib.AsyncExitStack, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> None:
-        given = headers.get("Content-Type", "")
+        given = headers.get("content-type", "")
         kind = given if given.startswith((_EVENTS, _JSON)) else "application/octet-stream"
         passed = {name: headers[name] for name in _PASSED if name in headers}
         super().__init__(_flow(pieces, is_events=kind.startswith(_EVENTS)), status, passed, kind)
