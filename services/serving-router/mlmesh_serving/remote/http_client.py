@@ -6,13 +6,12 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mlmesh_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from mlmesh_kit.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 
 from mlmesh_serving.remote.address import RemoteAddress
 from mlmesh_serving.remote.dialling import dial
 from mlmesh_serving.remote.hosts import AllowedHosts
 from mlmesh_serving.remote.http_connection import (
-    BrokenError,
     HttpConnection,
     HungUpError,
     LateError,
@@ -38,6 +37,7 @@ class _Origin:
     """The connections to one server."""
 
     places: asyncio.Semaphore
+    in_use: int = 0
     idle: list[HttpConnection] = field(default_factory=list)
 
 
@@ -102,16 +102,11 @@ class HttpClient:
         stage: str,
     ) -> HttpAnswer:
         with self._told(stage, address):
-            origin = self._origin(address)
-            async with origin.places:
-                connection = await self._connection(origin, address, seconds)
-                try:
-                    request = _request(method, address, path, body, headers)
-                    connection.ask(request, body, seconds=seconds, limit=self._max_bytes, each=False)
-                    status, found = await connection.head()
-                    return HttpAnswer(status, found, await connection.whole())
-                finally:
-                    self._put_back(origin, connection)
+            request = _request(method, address, path, body, headers)
+            async with self._connection(address, seconds) as connection:
+                connection.ask(request, body, seconds=seconds, limit=self._max_bytes, each=False)
+                status, found = await connection.head()
+                return HttpAnswer(status, found, await connection.whole())
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -139,16 +134,11 @@ class HttpClient:
             ServiceError: See `post`; also while the body is read.
         """
         with self._told(stage, address):
-            origin = self._origin(address)
-            async with origin.places:
-                connection = await self._connection(origin, address, seconds)
-                try:
-                    request = _request(method, address, path, body, headers)
-                    connection.ask(request, body, seconds=seconds, limit=0, each=True)
-                    status, found = await connection.head()
-                    yield status, found, self._pieces(connection, stage, address)
-                finally:
-                    self._put_back(origin, connection)
+            request = _request(method, address, path, body, headers)
+            async with self._connection(address, seconds) as connection:
+                connection.ask(request, body, seconds=seconds, limit=0, each=True)
+                status, found = await connection.head()
+                yield status, found, self._pieces(connection, stage, address)
 
     async def _pieces(self, connection: HttpConnection, stage: str, address: RemoteAddress) -> AsyncIterator[bytes]:
         with self._told(stage, address):
@@ -162,16 +152,27 @@ class HttpClient:
             origin = self._origins[key] = _Origin(asyncio.Semaphore(self._max_connections))
         return origin
 
-    async def _connection(self, origin: _Origin, address: RemoteAddress, seconds: float) -> HttpConnection:
-        now = asyncio.get_running_loop().time()
-        while origin.idle:
-            found = origin.idle.pop()
-            if found.reusable and now - found.idle_since < _KEEP_SECONDS:
-                return found
-            found.close()
+    @contextlib.asynccontextmanager
+    async def _connection(self, address: RemoteAddress, seconds: float) -> AsyncIterator[HttpConnection]:
+        """Gives a connection for one exchange."""
+        origin = self._origin(address)
+        origin.in_use += 1
+        try:
+            async with origin.places:
+                connection = _idle(origin) or await self._open(address, seconds)
+                try:
+                    yield connection
+                finally:
+                    self._put_back(origin, connection)
+        finally:
+            origin.in_use -= 1
+
+    async def _open(self, address: RemoteAddress, seconds: float) -> HttpConnection:
         loop = asyncio.get_running_loop()
-        tls = (self._tls or _default_tls()) if address.is_secure else None
+        if address.is_secure and self._tls is None:
+            self._tls = ssl.create_default_context()
         async with asyncio.timeout(min(seconds, _CONNECT_SECONDS)):
+            tls = self._tls if address.is_secure else None
             return (await dial(lambda: HttpConnection(loop), address, self._hosts, tls))[1]
 
     def _put_back(self, origin: _Origin, connection: HttpConnection) -> None:
@@ -193,7 +194,7 @@ class HttpClient:
                 if each not in fresh:
                     each.close()
             origin.idle = fresh
-            if not fresh and not origin.places.locked() and origin.places._value == self._max_connections:
+            if not fresh and not origin.in_use:
                 del self._origins[key]
         if any(origin.idle for origin in self._origins.values()):
             self._sweeping = loop.call_later(_KEEP_SECONDS, self._sweep)
@@ -225,8 +226,15 @@ class HttpClient:
             origin.idle.clear()
 
 
-def _default_tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _idle(origin: _Origin) -> HttpConnection | None:
+    """Takes the connection that was put aside last; those that are too old are closed."""
+    now = asyncio.get_running_loop().time()
+    while origin.idle:
+        found = origin.idle.pop()
+        if found.reusable and now - found.idle_since < _KEEP_SECONDS:
+            return found
+        found.close()
+    return None
 
 
 def _request(method: str, address: RemoteAddress, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
@@ -236,6 +244,6 @@ def _request(method: str, address: RemoteAddress, path: str, body: bytes, header
         lines.append(f"content-length: {len(body)}")
     for name, value in headers.items():
         if "\n" in value or "\r" in value or "\0" in value:
-            raise BrokenError(name)
+            raise InvalidArgument("must be one line", field=name)
         lines.append(f"{name}: {value}")
     return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")

@@ -222,14 +222,23 @@ class HttpConnection(asyncio.Protocol):
 
     # For the parser.
 
+    def on_message_begin(self) -> None:
+        """An answer begins."""
+        if self._complete:  # a second one, which nobody has asked for
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is there."""
+        if self._complete:
+            return
         self._header_bytes += len(name) + len(value) + _FIELD_BYTES
         if self._header_bytes <= _MAX_HEADER_BYTES:
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """All headers are there."""
+        if self._complete:
+            return
         status = self._parser.get_status_code()
         if status < 200:  # informational; the answer is still to come
             self._headers = {}
@@ -238,11 +247,13 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body is there."""
+        if self._complete:
+            return
         self._pieces.append(data)
         self._waiting_bytes += len(data)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._status:
+        if self._status and not self._complete:
             self._complete = True
             self.reusable = self._parser.should_keep_alive() and self._fault is None
