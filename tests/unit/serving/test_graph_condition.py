@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_serving.graph.condition import _MISSING, _Evaluation, parse_condition
@@ -172,6 +172,7 @@ def walk(data, document) -> tuple[list[str], object]:
     return parts, document
 
 
+@settings(max_examples=50)
 @given(DOCUMENTS, st.data())
 def test_every_way_into_a_document_is_found_and_compared_right(inner, data) -> None:
     document = {"root": inner}
