@@ -1,6 +1,7 @@
 """The table of InferenceGraphs."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 METADATA = sa.MetaData()
 
@@ -9,7 +10,7 @@ INFERENCE_GRAPHS = sa.Table(
     METADATA,
     sa.Column("namespace", sa.String(63), primary_key=True),
     sa.Column("name", sa.String(63), primary_key=True),
-    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("manifest", sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"), nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("changed_ms", sa.BigInteger, nullable=False),
 )
