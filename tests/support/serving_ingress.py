@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class ServingIngress:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "ServingIngress":
-        for target in (self._loop.run_forever, self._server.serve_forever):
+        serve = partial(self._server.serve_forever, poll_interval=0.02)
+        for target in (self._loop.run_forever, serve):
             threading.Thread(target=target, daemon=True).start()
         self.world = self.run(self._made())
         return self

@@ -31,15 +31,15 @@ class FakeRepository:
         self.store = store
         self.broken: dict[int, ServiceError] = {}
         self.gates: dict[int, asyncio.Event] = {}
-        self.held: dict[tuple[str, str], Rollout] = {}
+        self.held: dict[tuple[str, str], Rollout[FakeBackend]] = {}
 
-    def rollout(self, namespace: str, name: str) -> Rollout | None:
+    def rollout(self, namespace: str, name: str) -> Rollout[FakeBackend] | None:
         if (namespace, name) not in self.held:
             stored = self.store.get(namespace, name)
             return None if stored.unloaded else self._apply(stored)
         return self.held[namespace, name]
 
-    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout | None]:
+    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout[FakeBackend] | None]:
         stored = await asyncio.to_thread(write)
         return stored, None if stored.unloaded else self._apply(stored)
 
@@ -57,7 +57,7 @@ class FakeRepository:
     def list(self) -> list[Any]:
         return [SimpleNamespace(stored=stored) for stored in self.store.list()]
 
-    def _apply(self, stored: StoredService) -> Rollout:
+    def _apply(self, stored: StoredService) -> Rollout[FakeBackend]:
         key = (stored.namespace, stored.name)
 
         async def load(revision: int) -> FakeBackend:

@@ -138,7 +138,13 @@ def _show(service: dict[str, Any], model: "Model", as_json: bool) -> None:
     else:
         out.print(f"see how far it is with: {model.command('models')}", soft_wrap=True)
     target = canary_of(service)
-    if target is not None:
+    if service.get("status", {}).get("traffic", {}).get("targets"):
+        out.print(
+            f"requests are spread by hand; see how with: {model.command('traffic')}, and give it back to the manifest "
+            f"with: {model.command('traffic', ' --by-manifest')}",
+            soft_wrap=True,
+        )
+    elif target is not None:
         out.print(
             f"{target['revision_name']} gets {target['percent']}% of the requests; give it all of them with: "
             f"{model.command('promote')}, take them back with: {model.command('rollback')}",

@@ -18,8 +18,10 @@ def read_targets(shares: Sequence[str], tags: Sequence[str]) -> list[dict[str, A
     """Reads `REV=PERCENT` and `TAG=REV`.
 
     Raises:
-        TrafficError: One is neither, or a tag is of a revision that has no share and percentages are missing.
+        TrafficError: One is neither, or there are tags without shares.
     """
+    if tags and not shares:
+        raise TrafficError("tags go with the shares of all revisions, such as 1=90 2=10 --tag blue=2")
     found: dict[str, dict[str, Any]] = {}
     for share in shares:
         revision, _, percent = share.rpartition("=")

@@ -13,8 +13,9 @@ from typing import Any
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError
 
 from mlmesh_serving.joining import Outcome, RowJoiner, Tensors
-from mlmesh_serving.predictors import FORMATS, Predictor, bind
-from mlmesh_serving.stage import Stage, load_stage
+from mlmesh_serving.predictors.base import Predictor, bind
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.stage import Stage, load_stage, load_transformer
 from mlmesh_serving.tensor import TensorInfo, as_tensor, check_inputs
 from mlmesh_serving.workers.plan import Plan
 
@@ -170,10 +171,14 @@ def load_chain(plan: Plan) -> Chain:
         if stage is not None and folder is not None:
             folder.check_code("Python code")
             stages[role] = load_stage(role, folder.path, stage.target)
+    before, after = stages.get("preprocessor"), stages.get("postprocessor")
+    if spec.transformer is not None and files.transformer is not None:
+        files.transformer.check_code("Python code")
+        before, after = load_transformer(files.transformer.path, spec.transformer.target)
     return Chain(
         predictor,
-        stages.get("preprocessor"),
-        stages.get("postprocessor"),
+        before,
+        after,
         spec.inputs,
         spec.outputs,
         plan.batching.max_rows if predictor.keeps_rows else 1,

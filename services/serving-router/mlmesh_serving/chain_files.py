@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.manifest import InferenceServiceSpec, StageSpec
 from mlmesh_serving.predictors import CODE
 from mlmesh_serving.storage import LocalModel, ModelStorage
 from mlmesh_serving.workers.plan import ChainFiles
@@ -23,7 +23,8 @@ def chain_files(spec: InferenceServiceSpec, storage: ModelStorage) -> Iterator[C
         if model.options.code_uri:
             code = stack.enter_context(storage.local(model.options.code_uri, f"{model.where}.codeUri"))
         stages: dict[str, LocalModel] = {}
-        for role, stage in (("preprocessor", spec.preprocessor), ("postprocessor", spec.postprocessor)):
+        for role in ("preprocessor", "postprocessor", "transformer"):
+            stage: StageSpec | None = getattr(spec, role)
             if stage is not None:
                 stages[role] = stack.enter_context(storage.local(stage.storage_uri, stage.field))
         found = stack.enter_context(storage.local(model.storage_uri, model.field, model.options.sha256))
@@ -44,6 +45,6 @@ def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
         storage.check(model.storage_uri, model.field)
     else:
         storage.check(model.storage_uri, model.field, CODE.get(model.format, ""))
-    for stage in (spec.preprocessor, spec.postprocessor):
+    for stage in (spec.preprocessor, spec.postprocessor, spec.transformer):
         if stage is not None and stage.remote is None:
             storage.check(stage.storage_uri, stage.field, "Python code")

@@ -54,6 +54,9 @@ class Settings(RemoteSettings):
     )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
 
+    revisions_kept: int = Field(
+        10, ge=1, description="Newest revisions of a model that are kept, beside those that requests go to"
+    )
     manifest: str = Field(
         "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
     )

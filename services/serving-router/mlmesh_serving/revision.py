@@ -10,12 +10,12 @@ from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.stages import RemoteStages, local_part, remotes_of
 from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.store import StoredService
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.store import StoredRevision
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, Loaded, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
@@ -57,7 +57,7 @@ class RevisionLoader:
         host: Starts the workers.
         storage: Where models come from.
         limits: Of requests.
-        batching: How they are joined.
+        batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
         replicas: Workers of each model.
         stages: Those that are elsewhere.
@@ -81,7 +81,7 @@ class RevisionLoader:
         self._replicas = replicas
         self._stages = stages
 
-    async def load(self, stored: StoredService, spec: InferenceServiceSpec) -> Revision:
+    async def load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Loads what runs here, and connects it with what is elsewhere.
 
         Raises:
@@ -94,14 +94,14 @@ class RevisionLoader:
         assert self._stages is not None, "without stages elsewhere no manifest with one is taken"
         revision = None if local is None else await self._load(stored, local)
         try:
-            opened = await self._stages.open(spec, str(stored.revision), None if revision is None else revision.backend)
+            opened = await self._stages.open(spec, str(stored.number), None if revision is None else revision.backend)
         except BaseException:
             if revision is not None:
                 await revision.close(0)
             raise
         whole = Loaded("remote", list(spec.inputs), list(spec.outputs))
         if revision is None:
-            return Revision(stored.revision, opened.backend, whole, openai=opened.predictor)
+            return Revision(stored.number, opened.backend, whole, openai=opened.predictor)
         roles = {role for role, _ in remotes_of(spec)}
         loaded = replace(
             revision.loaded,
@@ -110,7 +110,7 @@ class RevisionLoader:
         )
         return replace(revision, backend=opened.backend, loaded=loaded)
 
-    async def _load(self, stored: StoredService, spec: InferenceServiceSpec) -> Revision:
+    async def _load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
 
         Raises:
@@ -120,12 +120,13 @@ class RevisionLoader:
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
-            plan = Plan(spec, found, str(stored.revision), self._limits, self._batching)
+            plan = Plan(spec, found, str(stored.number), self._limits, self._joined(spec))
             pool = WorkerPool(
                 self._host,
                 plan,
                 modules=WARM_MODULES.get(spec.predictor.format, ()),
                 limits=self._pool_limits,
+                env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",
             )
             try:
@@ -138,7 +139,11 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+        return Revision(stored.number, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+
+    def _joined(self, spec: InferenceServiceSpec) -> Batching:
+        batcher = spec.batcher
+        return Batching(batcher.max_batch_size, batcher.max_latency_seconds) if batcher else self._batching
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:

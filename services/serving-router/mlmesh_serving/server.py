@@ -14,6 +14,7 @@ from mlmesh_protos.mlmesh.serving.v1 import (
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
 from mlmesh_serving.graph.store import GraphStore
@@ -27,7 +28,7 @@ from mlmesh_serving.servicers.graph import InferenceGraphServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
 from mlmesh_serving.workers.pool import PoolLimits
@@ -56,7 +57,8 @@ def build(settings: Settings) -> ServiceDefinition:
         settings.workers,
         stages,
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds, stages)
+    store = ServingStore(engine, settings.revisions_kept)
+    repository = ModelRepository(store, storage, loader.load, stages, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     graphs = GraphRepository(GraphStore(engine), connections.hosts)
@@ -72,7 +74,7 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 inference_service_pb2.DESCRIPTOR.services_by_name["ServingService"],
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
-                ControlServicer(repository, settings.default_namespace),
+                ControlServicer(repository, settings.default_namespace, TrafficControl(store, repository)),
             ),
             Servicer(
                 inference_graph_pb2.DESCRIPTOR.services_by_name["InferenceGraphService"],

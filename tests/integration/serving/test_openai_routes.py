@@ -13,13 +13,13 @@ from mlmesh_kit.errors import NotFound
 from mlmesh_kit.http import create_app
 from mlmesh_kit.interceptor import Surroundings
 from mlmesh_kit.telemetry import configure_tracing
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest.stages import parse_remote
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
 from mlmesh_serving.remote.model import remote_model
 from mlmesh_serving.routes.openai import openai_routes
-from mlmesh_serving.tensor import Limits
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse

@@ -26,13 +26,13 @@ from mlmesh_kit.errors import (
 )
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest.stages import parse_remote
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.headers import HeaderRules
 from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
 from mlmesh_serving.remote.model import remote_model
-from mlmesh_serving.tensor import Limits
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response

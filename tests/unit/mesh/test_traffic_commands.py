@@ -81,6 +81,8 @@ def test_a_canary_is_deployed_promoted_and_taken_back(mlmesh: Terminal) -> None:
     assert mlmesh.shares() == {2: 100}
     assert "100%  iris-00001" in mlmesh.well("rollback", "iris")
     assert mlmesh.shares() == {1: 100}
+    said = mlmesh.well("deploy", mlmesh.manifest(2))
+    assert "spread by hand" in said and "mlmesh traffic iris --by-manifest" in said
     assert "100%  iris-00002" in mlmesh.well("rollback", "iris", "2")
 
 
@@ -132,6 +134,7 @@ def test_what_is_refused_says_what_to_do_next(mlmesh: Terminal) -> None:
         (("promote", "lily", "-n", "other"), 1, "with: mlmesh models -n other"),
         (("traffic", "iris", "1=90"), 2, "percentages add up to 90"),
         (("traffic", "iris", "1"), 2, "expected REV=PERCENT"),
+        (("traffic", "iris", "--tag", "a=1"), 2, "tags go with the shares"),
         (("traffic", "iris", "--header", "x"), 2, "expected HEADER=VALUE:REV"),
         (("traffic", "iris", "--header", "x~=(:1"), 1, "rules[0].regex: is no pattern of RE2's"),
         (("traffic", "iris", "--header", "x=a:1", "--no-header"), 2, "give one of --header, --no-header"),
@@ -168,7 +171,7 @@ def test_shares_and_rules_are_read_as_they_are_written() -> None:
         (["=100"], []),
         (["1=x"], []),
         (["1=50", "1=50"], []),
-        ([], ["a"]),
+        (["1=100"], ["a"]),
         (["1=100"], ["a=1", "b=1"]),
     ):
         with pytest.raises(TrafficError):

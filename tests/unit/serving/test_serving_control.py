@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.status import status_of
@@ -281,9 +281,3 @@ def test_what_is_not_there_is_not_found(run: Any) -> None:
             await world.servicer.Rollback(pb.RollbackRequest(name="iris"), None)
 
     run(test)
-
-
-def test_where_traffic_is_not_served_it_is_said() -> None:
-    servicer = ControlServicer(None, "a")  # type: ignore[arg-type]
-    with pytest.raises(Unimplemented):
-        asyncio.run(servicer.Promote(pb.PromoteRequest(name=NAME), None))

@@ -300,7 +300,7 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [place for key, child in children for place in _places(child, (*path, key))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(place=st.sampled_from(_places(WHOLE)), value=_JSON)
 def test_any_value_anywhere_is_understood_or_refused(place: tuple[Any, ...], value: Any) -> None:
     """Never another exception; and what is refused names something within the manifest."""

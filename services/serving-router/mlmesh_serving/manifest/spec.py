@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from mlmesh_serving.datatypes import TensorInfo
 from mlmesh_serving.predictors.options import PredictorOptions
-from mlmesh_serving.tensor import TensorInfo
 
 
 class Feature(StrEnum):

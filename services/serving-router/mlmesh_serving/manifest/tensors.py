@@ -5,8 +5,8 @@ from typing import Any
 
 from mlmesh_kit.errors import InvalidArgument
 
+from mlmesh_serving.datatypes import DATATYPES, TensorInfo
 from mlmesh_serving.manifest.fields import as_text, only, whole
-from mlmesh_serving.tensor import NUMPY_OF, TensorInfo
 
 _MAX_TENSORS = 64
 _MAX_DIMENSIONS = 32
@@ -30,8 +30,8 @@ def parse_tensors(spec: Mapping[str, Any], key: str, where: str) -> tuple[Tensor
         if name in {other.name for other in found}:
             raise InvalidArgument(f"{name!r} is there twice", field=f"{at}.name")
         datatype = as_text(item, "datatype", at)
-        if datatype not in NUMPY_OF:
-            raise InvalidArgument(f"must be one of {', '.join(NUMPY_OF)}", field=f"{at}.datatype")
+        if datatype not in DATATYPES:
+            raise InvalidArgument(f"must be one of {', '.join(DATATYPES)}", field=f"{at}.datatype")
         found.append(TensorInfo(name, datatype, _shape(item.get("shape"), f"{at}.shape")))
     return tuple(found)
 

@@ -1,28 +1,11 @@
-"""Model formats: each is a function that loads behind one small interface, by its name in KServe's `modelFormat`."""
+"""Model formats.
 
-from collections.abc import Callable, Mapping
+Here is what the router has to know of them; all else is imported in workers alone, for it takes numpy's memory.
+"""
 
-from mlmesh_serving.predictors.base import Predictor, bind
-from mlmesh_serving.predictors.lightgbm import LightgbmPredictor
-from mlmesh_serving.predictors.mlflow import load_mlflow
-from mlmesh_serving.predictors.onnx import OnnxPredictor
-from mlmesh_serving.predictors.options import PredictorOptions, parse_options
-from mlmesh_serving.predictors.python import PythonPredictor
-from mlmesh_serving.predictors.pytorch import PytorchPredictor
-from mlmesh_serving.predictors.sklearn import SklearnPredictor
-from mlmesh_serving.predictors.xgboost import XgboostPredictor
-from mlmesh_serving.storage import LocalModel
+from collections.abc import Mapping
 
-FORMATS: Mapping[str, Callable[[LocalModel, PredictorOptions], Predictor]] = {
-    "lightgbm": LightgbmPredictor.load,
-    "mlflow": load_mlflow,
-    "onnx": OnnxPredictor.load,
-    "python": PythonPredictor.load,
-    "pytorch": PytorchPredictor.load,
-    "sklearn": SklearnPredictor.load,
-    "xgboost": XgboostPredictor.load,
-}
+FORMAT_NAMES = frozenset({"lightgbm", "mlflow", "onnx", "python", "pytorch", "sklearn", "xgboost"})
+"""As `modelFormat` names them; what loads them is in `formats`."""
 CODE: Mapping[str, str] = {"sklearn": "a pickle", "python": "Python code"}
 """Formats of which every model can run code, and what of it does; of the others it depends on the file."""
-
-__all__ = ["CODE", "FORMATS", "Predictor", "PredictorOptions", "bind", "parse_options"]

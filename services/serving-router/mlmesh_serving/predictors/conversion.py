@@ -1,8 +1,8 @@
 """scikit-learn models as ONNX models, if they give the same numbers.
 
 The converted model computes with 32-bit floats. Before it is served, both predict synthetic rows, and what they give is
-compared. Rows that lie on a threshold of a tree may end up on the other side of it, so the rows are drawn from where
-the model's own numbers (thresholds, means and scales, bounds) say that its data lie.
+compared. The rows are drawn from where the model's own numbers (thresholds of trees, means and scales, bounds) say that
+its data lie: elsewhere a loss of digits would not show.
 """
 
 import warnings
@@ -67,16 +67,16 @@ def _converted(estimator: Any, features: int, method: str) -> bytes:
     types = require("skl2onnx.common.data_types")
     settings: dict[str, Any] = {}
     if hasattr(estimator, "classes_"):
-        settings["zipmap"] = False
-        if method == "decision_function":
-            settings["raw_scores"] = True
+        settings = {"zipmap": False, "raw_scores": True} if method == "decision_function" else {"zipmap": False}
+    steps = getattr(estimator, "steps", None)
+    classifier = steps[-1][1] if steps else estimator
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = skl2onnx.convert_sklearn(
                 estimator,
                 initial_types=[("input", types.FloatTensorType([None, features]))],
-                options={id(estimator): settings} if settings else None,
+                options={id(classifier): settings} if settings else None,
             )
     except Exception as error:  # of many classes: converters of single estimators raise what they will
         reason = str(error).strip().partition("\n")[0][:300]
@@ -101,9 +101,15 @@ def synthetic_rows(estimator: Any, features: int) -> NDArray[Any]:
         estimator: The model.
         features: Its columns.
     """
-    low, high = np.full(features, -1.0), np.full(features, 1.0)
+    low, high = np.full(features, np.inf), np.full(features, -np.inf)
     for part in _parts(estimator):
-        _widen(part, low, high)
+        for first, last in _bounds(part, features):
+            np.minimum(low, first, out=low)
+            np.maximum(high, last, out=high)
+    unknown = low > high
+    low[unknown], high[unknown] = -1.0, 1.0
+    narrow = low == high  # one threshold says where, and not how far
+    low[narrow], high[narrow] = low[narrow] - 1.0, high[narrow] + 1.0
     chance = np.random.default_rng(_SEED)
     middle, half = (low + high) / 2, (high - low) / 2
     spread = chance.choice([0.5, 1.0, 2.0], size=(ROWS, 1))
@@ -121,13 +127,6 @@ def _parts(estimator: Any) -> Iterator[Any]:
     trees = getattr(estimator, "estimators_", None)
     if trees is not None:
         yield from np.ravel(np.asarray(trees, dtype=object))[:_MAX_TREES]
-
-
-def _widen(part: Any, low: NDArray[Any], high: NDArray[Any]) -> None:
-    """Widens the bounds by what a part says of its columns."""
-    for first, last in _bounds(part, len(low)):
-        np.minimum(low, first, out=low)
-        np.maximum(high, last, out=high)
 
 
 def _bounds(part: Any, features: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

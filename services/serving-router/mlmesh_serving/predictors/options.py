@@ -133,7 +133,7 @@ def _text(model: Mapping[str, Any], name: str, where: str) -> str:
 
 def _whole(value: Any) -> int | None:
     """Gives a whole number; those of JSON that came through a protobuf Struct are floats."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
         return None
     return int(value)
 

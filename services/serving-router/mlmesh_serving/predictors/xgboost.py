@@ -118,7 +118,7 @@ def load_xgboost(file: Path, kind: str = "Booster") -> Any:
     try:
         _check(content)
         made.load_model(content)
-    except (ValueError, KeyError, TypeError, RecursionError, xgboost.core.XGBoostError) as error:
+    except (ValueError, RecursionError, xgboost.core.XGBoostError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise FailedPrecondition(f"{file.name} is no model of XGBoost: {reason}") from error
     return made
@@ -132,7 +132,7 @@ def _check(content: bytearray) -> None:
     """
     if not content.startswith(b"{"):
         raise ValueError("it is neither JSON nor UBJSON; XGBoost 3.1 and later no longer read its older binary format")
-    if content[1:2] in {b"L", b"l", b"I", b"i", b"U", b"$", b"#", b"}"}:
+    if bytes(content[1:2]) in {b"L", b"l", b"I", b"i", b"U", b"$", b"#", b"}"}:
         check_ubjson(content)
     else:
         json.loads(content)

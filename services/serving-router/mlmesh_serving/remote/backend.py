@@ -20,16 +20,14 @@ from mlmesh_kit.errors import (
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest.spec import Protocol
-from mlmesh_serving.remote import conversion
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.errors import of_response
 from mlmesh_serving.remote.grpc_client import said_by
 from mlmesh_serving.remote.http_client import HttpAnswer
 from mlmesh_serving.remote.message import renamed
 from mlmesh_serving.remote.model import RemoteModel
-from mlmesh_serving.tensor import Limits
-from mlmesh_serving.workers.doors import decode
 
 logger = logging.getLogger(__name__)
 
@@ -245,6 +243,10 @@ class RemoteBackend:
 
     async def _converted(self, request: WireRequest) -> WireAnswer:
         """Asks in another encoding than the client's, which is the one case where the tensors are read."""
+        # numpy, which the router has otherwise no need of
+        from mlmesh_serving.remote import conversion
+        from mlmesh_serving.workers.doors import decode
+
         model, limits, stage = self.model.name or _plain(request.model), self._limits, self._stage
         size = len(request.body)
         version = self._version or self.model.version

@@ -12,7 +12,6 @@ import orjson
 from mlmesh_kit.errors import Internal, InvalidArgument, Unavailable, Unimplemented
 
 from mlmesh_serving.backend import Backend, Door, WireAnswer, WireRequest
-from mlmesh_serving.codecs import json as json_codec
 from mlmesh_serving.remote.message import next_request, without_wanted_outputs
 
 
@@ -89,7 +88,7 @@ def _first(request: WireRequest) -> tuple[bytes, int | None]:
     if request.door is Door.REST_V1:
         return request.body, None
     head, binary = _split(request.body, request.json_length)
-    document = json_codec.parse(head)
+    document = _parsed(head)
     if "outputs" not in document:
         return request.body, request.json_length
     del document["outputs"]
@@ -105,8 +104,8 @@ def _next(request: WireRequest, answer: WireAnswer, *, last: bool) -> tuple[byte
     if request.door is Door.GRPC:
         return next_request(answer.body, request.body, last=last), None
     head, binary = _split(answer.body, answer.json_length)
-    document = json_codec.parse(head)
-    asked = json_codec.parse(_split(request.body, request.json_length)[0])
+    document = _parsed(head)
+    asked = _parsed(_split(request.body, request.json_length)[0])
     if request.door is Door.REST_V1:
         if "predictions" not in document:
             raise InvalidArgument("must be there", field="predictions")
@@ -117,6 +116,16 @@ def _next(request: WireRequest, answer: WireAnswer, *, last: bool) -> tuple[byte
     if last and "outputs" in asked:
         kept["outputs"] = asked["outputs"]
     return _joined({**kept, "inputs": document["outputs"]}, binary)
+
+
+def _parsed(head: memoryview) -> dict[str, Any]:
+    try:
+        found = orjson.loads(head)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"must be JSON: {error}", field="body") from error
+    if not isinstance(found, dict):
+        raise InvalidArgument("must be a JSON object", field="body")
+    return found
 
 
 def _split(body: bytes, json_length: int | None) -> tuple[memoryview, memoryview]:

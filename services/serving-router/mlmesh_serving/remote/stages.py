@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mlmesh_kit.errors import FailedPrecondition, Unavailable
+from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_serving.backend import Backend
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest.spec import InferenceServiceSpec, RemoteSpec
 from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.remote.chain import ChainBackend
 from mlmesh_serving.remote.connections import Connections
 from mlmesh_serving.remote.model import remote_model
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.rollout import NotYetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class RemoteStages:
                     "use a preprocessor and a postprocessor"
                 )
         if spec.predictor.remote is not None:
-            for stage in (spec.preprocessor, spec.postprocessor):
+            for stage in (spec.preprocessor, spec.postprocessor, spec.transformer):
                 if stage is not None and stage.remote is None:
                     raise FailedPrecondition(
                         f"{stage.field} is not served: beside a predictor elsewhere, stages are elsewhere too"
@@ -101,7 +102,7 @@ class RemoteStages:
 
         Raises:
             InvalidArgument: A host may not be called.
-            Unavailable: A stage is not ready now.
+            NotYetError: A stage is not ready now.
         """
         opened: dict[str, RemoteBackend] = {}
         try:
@@ -111,7 +112,7 @@ class RemoteStages:
             await asyncio.gather(*(backend.start(spec.name) for backend in opened.values()))
             problems = [backend.problem for backend in opened.values() if backend.problem]
             if problems:
-                raise Unavailable("; ".join(problems), retry_after_seconds=1)
+                raise NotYetError("; ".join(problems), retry_after_seconds=1)
         except BaseException:
             await asyncio.gather(*(backend.close(0) for backend in opened.values()))
             raise

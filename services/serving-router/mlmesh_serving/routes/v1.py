@@ -14,6 +14,7 @@ from mlmesh_serving.access import RESOURCE
 from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.futures import mapped
+from mlmesh_serving.headers import LazyHeaders
 from mlmesh_serving.routes.v2 import json_response, namespace_of_path
 
 
@@ -42,7 +43,8 @@ def v1_raw_routes(plane: DataPlane) -> list[RawRoute]:
     """Makes the routes of `/v1/models` that answer tensors."""
 
     def predict(request: RawRequest) -> "asyncio.Future[RawResponse]":
-        asked = WireRequest(Door.REST_V1, request.path_params["model"], request.body)
+        headers = LazyHeaders(request.headers.items)
+        asked = WireRequest(Door.REST_V1, request.path_params["model"], request.body, headers=headers)
         return mapped(plane.submit(asked), lambda answer: RawResponse(answer.body))
 
     return [RawRoute("/v1/models/{model}:predict", predict, Access("infer", RESOURCE, namespace_of_path))]

@@ -17,6 +17,7 @@ from mlmesh_serving.access import RESOURCE
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
 from mlmesh_serving.futures import mapped
+from mlmesh_serving.headers import LazyHeaders
 from mlmesh_serving.repository import State
 
 _MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
@@ -83,7 +84,7 @@ def v2_routes(plane: DataPlane) -> list[Route]:
                 {
                     "name": served.stored.name,
                     "version": str(served.ready_revision or served.stored.revision),
-                    "state": "READY" if served.revision is not None else _STATES[served.state],
+                    "state": "READY" if served.is_answering else _STATES[served.state],
                     "reason": served.message,
                 }
                 for served in plane.index(ready_only=isinstance(body, dict) and bool(body.get("ready")))
@@ -123,7 +124,8 @@ def v2_raw_routes(plane: DataPlane) -> list[RawRoute]:
     def infer(request: RawRequest) -> "asyncio.Future[RawResponse]":
         parameters = request.path_params
         length = _json_length(request.body, request.headers.get(_HEADER_LENGTH))
-        asked = WireRequest(Door.REST_V2, parameters["model"], request.body, length)
+        headers = LazyHeaders(request.headers.items)
+        asked = WireRequest(Door.REST_V2, parameters["model"], request.body, length, headers)
         return mapped(plane.submit(asked, parameters.get("version", "")), _response)
 
     return [RawRoute(f"{path}/infer", infer, Access("infer", RESOURCE, namespace_of_path)) for path in _MODEL_PATHS]

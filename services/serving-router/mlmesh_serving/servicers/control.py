@@ -3,13 +3,13 @@
 from typing import Any
 
 from google.protobuf import empty_pb2, json_format, struct_pb2
-from mlmesh_kit.errors import InvalidArgument, Unimplemented
+from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.names import check_name, parse_resource
 from mlmesh_kit.paging import decode_page_token, encode_page_token
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2_grpc
 
-from mlmesh_serving.repository import ModelRepository, Served, State
+from mlmesh_serving.repository import ModelRepository, Served
 from mlmesh_serving.servicers.status import revision_message, status_of
 from mlmesh_serving.servicers.traffic_messages import read_traffic
 from mlmesh_serving.store import StoredService
@@ -28,15 +28,13 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
     Args:
         repository: Keeps and loads them.
         default_namespace: Whose models go by their plain names.
-        traffic: Spreads requests over revisions; None: that is not served.
+        control: Spreads requests over revisions.
     """
 
-    def __init__(
-        self, repository: ModelRepository, default_namespace: str, traffic: TrafficControl | None = None
-    ) -> None:
+    def __init__(self, repository: ModelRepository, default_namespace: str, control: TrafficControl) -> None:
         self._repository = repository
         self._default_namespace = default_namespace
-        self._traffic = traffic
+        self._control = control
 
     async def CreateInferenceService(
         self, request: pb.CreateInferenceServiceRequest, context: Any
@@ -106,17 +104,11 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.InferenceService:
         return self._message(*await self._control.roll_back(*_service(request.name), request.revision))
 
-    @property
-    def _control(self) -> TrafficControl:
-        if self._traffic is None:
-            raise Unimplemented("requests are not spread over revisions by this service yet")
-        return self._traffic
-
     def _model(self, stored: StoredService) -> str:
         plain = stored.namespace == self._default_namespace
         return stored.name if plain else f"{stored.namespace}.{stored.name}"
 
-    def _message(self, stored: StoredService, rollout: Rollout | None) -> pb.InferenceService:
+    def _message(self, stored: StoredService, rollout: Rollout[Any] | None) -> pb.InferenceService:
         made = pb.InferenceService(
             name=f"namespaces/{stored.namespace}/inferenceservices/{stored.name}",
             status=status_of(stored, rollout, self._model(stored)),
@@ -125,34 +117,7 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
         return made
 
     def _proto(self, served: Served) -> pb.InferenceService:
-        stored = served.stored
-        if self._traffic is not None:
-            return self._message(stored, self._traffic.rollout(stored.namespace, stored.name))
-        model = self._model(stored)
-        result = pb.InferenceService(
-            name=f"namespaces/{stored.namespace}/inferenceservices/{stored.name}",
-            status=pb.InferenceServiceStatus(
-                conditions=[_condition(kind, served) for kind in ("PredictorReady", "Ready")],
-                url=f"/v2/models/{model}",
-                latest_created_revision=stored.revision,
-                latest_ready_revision=served.ready_revision,
-                model_name=model,
-            ),
-        )
-        result.manifest.update(stored.manifest)
-        return result
-
-
-def _condition(kind: str, served: Served) -> pb.Condition:
-    status, reason = {
-        State.READY: ("True", "Loaded"),
-        State.LOADING: ("Unknown", "Loading"),
-        State.FAILED: ("False", "LoadFailed"),
-        State.UNLOADED: ("False", "Unloaded"),
-    }[served.state]
-    condition = pb.Condition(type=kind, status=status, reason=reason, message=served.message)
-    condition.last_transition_time.FromMicroseconds(int(served.since * 1e6))
-    return condition
+        return self._message(served.stored, self._control.rollout(served.stored.namespace, served.stored.name))
 
 
 def _service(name: str, field: str = "name") -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 
@@ -14,7 +15,7 @@ from mlmesh_serving.traffic.split import Shares
 _NOTHING = Shares({})
 
 
-def status_of(stored: StoredService, rollout: Rollout | None, model: str) -> pb.InferenceServiceStatus:
+def status_of(stored: StoredService, rollout: Rollout[Any] | None, model: str) -> pb.InferenceServiceStatus:
     """Gives the status of an InferenceService.
 
     Args:
@@ -37,7 +38,7 @@ def status_of(stored: StoredService, rollout: Rollout | None, model: str) -> pb.
     )
 
 
-def revision_message(revision: StoredRevision, rollout: Rollout | None) -> pb.Revision:
+def revision_message(revision: StoredRevision, rollout: Rollout[Any] | None) -> pb.Revision:
     """Gives a revision."""
     made = pb.Revision(
         name=f"namespaces/{revision.namespace}/inferenceservices/{revision.name}"
@@ -49,7 +50,7 @@ def revision_message(revision: StoredRevision, rollout: Rollout | None) -> pb.Re
     return made
 
 
-def revision_status(name: str, number: int, rollout: Rollout | None) -> pb.RevisionStatus:
+def revision_status(name: str, number: int, rollout: Rollout[Any] | None) -> pb.RevisionStatus:
     """Gives how a revision is.
 
     Args:
@@ -72,7 +73,7 @@ def revision_status(name: str, number: int, rollout: Rollout | None) -> pb.Revis
     return made
 
 
-def _component(stored: StoredService, rollout: Rollout | None) -> pb.ComponentStatus:
+def _component(stored: StoredService, rollout: Rollout[Any] | None) -> pb.ComponentStatus:
     state = rollout.state if rollout else stored.rollout
     shares = _shares(rollout)
     name = stored.name
@@ -95,7 +96,7 @@ def _component(stored: StoredService, rollout: Rollout | None) -> pb.ComponentSt
     )
 
 
-def _conditions(stored: StoredService, rollout: Rollout | None) -> Iterator[pb.Condition]:
+def _conditions(stored: StoredService, rollout: Rollout[Any] | None) -> Iterator[pb.Condition]:
     """KServe's: the predictor is ready when its newest revision is and requests are spread as it was asked for."""
     if rollout is None:
         for kind in ("PredictorConfigurationReady", "PredictorRouteReady", "PredictorReady", "Ready"):
@@ -121,7 +122,7 @@ def _of_newest(newest: RevisionStatus) -> tuple[str, str, str]:
     return status, reason, newest.message
 
 
-def _of_route(rollout: Rollout) -> tuple[str, str, str]:
+def _of_route(rollout: Rollout[Any]) -> tuple[str, str, str]:
     if rollout.is_settled:
         return "True", "Routed", ""
     broken = rollout.broken()
@@ -136,5 +137,5 @@ def _condition(kind: str, status: str, reason: str, message: str, since: float) 
     return made
 
 
-def _shares(rollout: Rollout | None) -> Shares:
+def _shares(rollout: Rollout[Any] | None) -> Shares:
     return (rollout.shares if rollout else None) or _NOTHING

@@ -60,7 +60,7 @@ def parse_location(uri: str, field: str) -> Location:
         raise problem
     host = parts.netloc.lower() if scheme in WEB else parts.netloc
     place = unquote(parts.path) if is_file else f"{host}{parts.path}"
-    if not place.isprintable():
+    if not place.isprintable() or (is_file and not place.startswith("/")):
         raise problem
     return Location(uri, scheme, place, field)
 

@@ -64,5 +64,6 @@ class WebDownloader:
 
 def file_name(location: Location) -> str:
     """Gives a plain name for what is at a URL: its ending says what format it has."""
-    name = _UNUSUAL.sub("_", location.name).lstrip("._-")[-_MAX_NAME:]
+    is_host_alone = "/" not in location.place.rstrip("/")
+    name = "" if is_host_alone else _UNUSUAL.sub("_", location.name).lstrip("._-")[-_MAX_NAME:]
     return name or "model"

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound
 
@@ -21,14 +21,14 @@ SETTLE_SECONDS = 55.0
 class Rollouts(Protocol):
     """What is asked of whoever holds the models in memory."""
 
-    def rollout(self, namespace: str, name: str) -> Rollout | None:
+    def rollout(self, namespace: str, name: str) -> Rollout[Any] | None:
         """Gives the revisions of a model in memory; None: it is unloaded.
 
         Raises:
             NotFound: There is none of this name.
         """
 
-    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout | None]:
+    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout[Any] | None]:
         """Changes the store and then memory, with no other change between the two and to its end.
 
         Args:
@@ -53,11 +53,13 @@ class TrafficControl:
         self._rollouts = rollouts
         self._settle_seconds = settle_seconds
 
-    def rollout(self, namespace: str, name: str) -> Rollout | None:
+    def rollout(self, namespace: str, name: str) -> Rollout[Any] | None:
         """Gives the revisions of a model in memory; see `Rollouts.rollout`."""
         return self._rollouts.rollout(namespace, name)
 
-    async def set_traffic(self, namespace: str, name: str, traffic: Traffic) -> tuple[StoredService, Rollout | None]:
+    async def set_traffic(
+        self, namespace: str, name: str, traffic: Traffic
+    ) -> tuple[StoredService, Rollout[Any] | None]:
         """Spreads requests as an operator says.
 
         Raises:
@@ -69,7 +71,7 @@ class TrafficControl:
         await asyncio.to_thread(check_patterns, traffic.rules)
         return await self._change(namespace, name, lambda: self._store.set_traffic(namespace, name, traffic))
 
-    async def promote(self, namespace: str, name: str, revision: str = "") -> tuple[StoredService, Rollout | None]:
+    async def promote(self, namespace: str, name: str, revision: str = "") -> tuple[StoredService, Rollout[Any] | None]:
         """Gives all requests to a revision; empty: the newest.
 
         Raises:
@@ -81,7 +83,9 @@ class TrafficControl:
             namespace, name, lambda: self._store.promote(namespace, name, number), newest=number == LATEST
         )
 
-    async def roll_back(self, namespace: str, name: str, revision: str = "") -> tuple[StoredService, Rollout | None]:
+    async def roll_back(
+        self, namespace: str, name: str, revision: str = ""
+    ) -> tuple[StoredService, Rollout[Any] | None]:
         """Gives all requests to an earlier revision; empty: the one that had them before.
 
         Raises:
@@ -123,7 +127,7 @@ class TrafficControl:
 
     async def _change(
         self, namespace: str, name: str, write: Callable[[], StoredService], *, newest: bool = False
-    ) -> tuple[StoredService, Rollout | None]:
+    ) -> tuple[StoredService, Rollout[Any] | None]:
         """Makes a change, and undoes it if a revision that it needs cannot be loaded; with `newest` the newest too."""
         before = await asyncio.to_thread(self._store.get, namespace, name)
         after, rollout = await self._rollouts.change(write)
@@ -141,7 +145,7 @@ class TrafficControl:
         return after, rollout
 
 
-def _check_newest(stored: StoredService, rollout: Rollout) -> None:
+def _check_newest(stored: StoredService, rollout: Rollout[Any]) -> None:
     status = rollout.status(stored.revision)
     if status.state is RevisionState.FAILED:
         raise FailedPrecondition(

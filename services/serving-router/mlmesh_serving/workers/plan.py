@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from mlmesh_serving.datatypes import Limits, TensorInfo
 from mlmesh_serving.manifest import InferenceServiceSpec
 from mlmesh_serving.storage import LocalModel
-from mlmesh_serving.tensor import Limits, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,14 @@ class ChainFiles:
         code: What a model that is a class of the user's is made by; None: nothing of its own.
         preprocessor: Folder of the module; None: there is no such stage.
         postprocessor: As `preprocessor`.
+        transformer: As `preprocessor`.
     """
 
     predictor: LocalModel
     code: LocalModel | None = None
     preprocessor: LocalModel | None = None
     postprocessor: LocalModel | None = None
+    transformer: LocalModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
