@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from mlmesh.cli.output import console, emit
 from mlmesh.cli.search_state import last_part
 from mlmesh.cli.serving_view import ready_condition
 
@@ -56,3 +57,13 @@ def graph_text(graph: dict[str, Any]) -> "Text":
         f"  {graph.get('status', {}).get('url', '')}",
         (f"  {condition['message']}", "yellow") if condition.get("message") else "",
     )
+
+
+def show_graph(graph: dict[str, Any], as_json: bool) -> None:
+    """Prints an InferenceGraph, and how it is asked."""
+    if as_json:
+        emit(graph)
+        return
+    out = console()
+    out.print(graph_text(graph))
+    out.print(f"ask it with: curl -d @REQUEST.json INGRESS{graph.get('status', {}).get('url', '')}", soft_wrap=True)
