@@ -1,8 +1,11 @@
 """A serving router in front of another one: predictors and preprocessors elsewhere, by each door, and when it dies."""
 
+import json
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import httpx
@@ -159,10 +162,52 @@ def test_what_cannot_be_put_together_is_refused(front, predictor: dict, spec: di
     assert says in error.value.details()
 
 
+class Llm(BaseHTTPRequestHandler):
+    """A server with OpenAI's routes below /v1."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.answer(b'{"data": []}' if self.path == "/v1/models" else b"", "application/json")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        events = [{"model": body["model"], "choices": [{"delta": {"content": word}}]} for word in ("one", "two")]
+        said = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events)
+        self.answer(said + b"data: [DONE]\n\n", "text/event-stream")
+
+    def answer(self, body: bytes, kind: str) -> None:
+        self.send_response(200 if body else 404)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_language_model_elsewhere_streams(front) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Llm)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        create(front, "chat", {"remote": {"url": url, "model": "llama", "openai": "/v1"}})
+        wait(front, "chat")
+        body = {"model": "chat", "messages": [{"role": "user", "content": "?"}], "stream": True}
+        with httpx.stream("POST", f"{front.http}/openai/v1/chat/completions", json=body) as answer:
+            events = [line[6:] for line in answer.iter_lines() if line]
+        assert answer.status_code == 200 and events[-1] == "[DONE]"
+        assert [json.loads(event)["model"] for event in events[:2]] == ["llama", "llama"]
+        listed = httpx.get(f"{front.http}/openai/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["chat"]
+    finally:
+        server.shutdown()
+
+
 def test_openai_routes_want_a_server_that_has_them(front) -> None:
     answer = httpx.post(f"{front.http}/openai/v1/chat/completions", json={"model": "by-http", "messages": []})
     assert answer.status_code == 400 and "has no server with OpenAI's routes" in answer.json()["error"]
-    assert httpx.get(f"{front.http}/openai/v1/models").json() == {"object": "list", "data": []}
 
 
 def test_a_server_behind_that_dies_comes_back(front, behind) -> None:
