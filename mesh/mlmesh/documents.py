@@ -74,18 +74,25 @@ def read_documents(source: str) -> list[dict[str, Any]]:
     return documents
 
 
-def read_manifest(source: str, kind: str) -> dict[str, Any]:
+def read_manifest(source: str, *kinds: str) -> dict[str, Any]:
     """Reads one manifest as Kubernetes knows them.
+
+    Args:
+        source: File, or `-`.
+        kinds: It may be of.
 
     Raises:
         DocumentError: See `read_documents`; also when there are several, or it is of another kind or has no name.
     """
     documents = read_documents(source)
     if len(documents) != 1:
-        raise DocumentError(f"{title(source)} has {len(documents)} documents; give one {kind} at a time")
+        raise DocumentError(f"{title(source)} has {len(documents)} documents; give one {' or '.join(kinds)} at a time")
     manifest = documents[0]
-    if manifest.get("kind") != kind:
-        raise DocumentError(f"{title(source)}: kind is {manifest.get('kind')!r}, expected {kind}{suggest(manifest)}")
+    if manifest.get("kind") not in kinds:
+        expected = " or ".join(kinds)
+        raise DocumentError(
+            f"{title(source)}: kind is {manifest.get('kind')!r}, expected {expected}{suggest(manifest)}"
+        )
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
         raise DocumentError(f"{title(source)}: metadata.name is missing")
@@ -100,7 +107,9 @@ def namespace_of(manifest: dict[str, Any]) -> str:
 
 def suggest(document: dict[str, Any]) -> str:
     """Names the command that takes such a document; empty where there is none."""
-    command = {"Experiment": "tune", "InferenceService": "deploy"}.get(str(document.get("kind")))
+    command = {"Experiment": "tune", "InferenceService": "deploy", "InferenceGraph": "deploy"}.get(
+        str(document.get("kind"))
+    )
     if command is None and "pipelineInfo" in document:
         command = "run"
     return f"; try: mlmesh {command}" if command else ""

@@ -1,10 +1,11 @@
-"""Unary gRPC calls as bytes to a server elsewhere, over HTTP/2 without TLS."""
+"""Unary gRPC calls as bytes to a server elsewhere, over HTTP/2; without TLS unless whoever uses it connects with it."""
 
 import asyncio
 import contextlib
 import socket
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from mlmesh_kit.errors import InvalidArgument, ResourceExhausted, Unavailable
 from mlmesh_kit.http2.client_call import ClientCall
@@ -22,6 +23,21 @@ _PATHS_REMEMBERED: Final = 256
 _NEVER: Final = float("inf")
 
 
+class Connect(Protocol):
+    """Opens the connections of a client."""
+
+    async def __call__(self, make: Callable[[], ClientConnection]) -> tuple[asyncio.BaseTransport, ClientConnection]:
+        """Connects, as `loop.create_connection` does.
+
+        Args:
+            make: The protocol's factory.
+
+        Raises:
+            OSError: It cannot; the message is told to those who wait.
+        """
+        ...
+
+
 class RawClient:
     """Calls one server. Made, and used, on the event loop.
 
@@ -34,13 +50,22 @@ class RawClient:
         connections: Open at the same time, at most. One is enough until the server's limit of streams is reached.
         waiting: Calls that wait for a connection, or for a stream on one, beyond which they are RESOURCE_EXHAUSTED.
         message_bytes: Largest answer.
+        secure: Whether requests say that they come over TLS.
+        connect: Opens the connections; None: to the address, without TLS.
 
     Raises:
         InvalidArgument: The address is none.
     """
 
     def __init__(
-        self, address: str, *, connections: int = 4, waiting: int = 1024, message_bytes: int = 64 << 20
+        self,
+        address: str,
+        *,
+        connections: int = 4,
+        waiting: int = 1024,
+        message_bytes: int = 64 << 20,
+        secure: bool = False,
+        connect: Connect | None = None,
     ) -> None:
         self.address = address
         self._host, self._port = _parse(address)
@@ -54,6 +79,8 @@ class RawClient:
             idle_seconds=_NEVER,  # TCP itself looks whether the other side is there: servers count PINGs as abuse
         )
         self.reservations = Reservations(self.limits.gathered)
+        self._scheme = b"https" if secure else b"http"
+        self._connector = connect or self._create
         self._most = connections
         self._most_waiting = waiting
         self._connections: list[ClientConnection] = []
@@ -186,9 +213,7 @@ class RawClient:
         self._send_waiting()
 
     async def _connection(self) -> ClientConnection:
-        transport, connection = await self.loop.create_connection(
-            lambda: ClientConnection(self, self.limits, self.loop), self._host, self._port
-        )
+        transport, connection = await self._connector(lambda: ClientConnection(self, self.limits, self.loop))
         try:
             _watch_over(transport.get_extra_info("socket"))
             if not await connection.greeted or connection.closed_at is not None:
@@ -197,6 +222,9 @@ class RawClient:
             connection.abort()
             raise
         return connection
+
+    async def _create(self, make: Callable[[], ClientConnection]) -> tuple[asyncio.BaseTransport, ClientConnection]:
+        return await self.loop.create_connection(make, self._host, self._port)
 
     def lost(self, connection: ClientConnection) -> None:
         """See Owner."""
@@ -214,7 +242,7 @@ class RawClient:
         head = encode(
             [
                 (b":method", b"POST"),
-                (b":scheme", b"http"),
+                (b":scheme", self._scheme),
                 (b":path", method.encode("ascii")),
                 (b":authority", self.address.encode("ascii")),
                 (b"te", b"trailers"),

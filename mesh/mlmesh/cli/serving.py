@@ -35,7 +35,8 @@ class Datatype(StrEnum):
 
 def deploy(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="An InferenceService (YAML, JSON; - for standard input)")
+        str,
+        typer.Argument(metavar="FILE", help="An InferenceService or InferenceGraph (YAML, JSON; - for standard input)"),
     ] = "",
     canary: Annotated[
         int | None, typer.Option(min=0, max=100, help="Percent of the requests for the new revision; the rest stays")
@@ -47,18 +48,27 @@ def deploy(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a model: make an InferenceService, or give it a new revision. Without FILE, list what is served."""
+    """Serve a model: make an InferenceService, or give it a new revision. Without FILE, list what is served.
+
+    An InferenceGraph is made, or gets the manifest, in the same way.
+    """
     from mlmesh.cli.finding_models import Model, models_path
+    from mlmesh.cli.graphs import KIND, apply_graph, show_graph
     from mlmesh.cli.models import list_models
     from mlmesh.documents import namespace_of, read_manifest
 
     if canary is not None and not file:
         fail("--canary goes with a FILE", as_json=as_json, code=2)
     with connected(ingress, data_dir, as_json=as_json) as mesh:
-        manifest = read_manifest(file, "InferenceService") if file else {}
+        manifest = read_manifest(file, "InferenceService", KIND) if file else {}
         where = namespace or (namespace_of(manifest) if manifest else "default")
         if not manifest:
             list_models(mesh, models_path(where), as_json)
+            return
+        if manifest["kind"] == KIND:
+            if canary is not None:
+                fail("--canary goes with an InferenceService", as_json=as_json, code=2)
+            show_graph(apply_graph(mesh, where, manifest), as_json)
             return
         if canary is not None:
             _set_canary(manifest, canary, file, as_json)

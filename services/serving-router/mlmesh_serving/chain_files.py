@@ -38,11 +38,13 @@ def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
         InvalidArgument, FailedPrecondition: See `ModelStorage.check`.
     """
     model = spec.predictor
+    if model.remote is not None:
+        return
     if model.options.code_uri:
         storage.check(model.options.code_uri, f"{model.where}.codeUri", "Python code")
         storage.check(model.storage_uri, model.field)
     else:
         storage.check(model.storage_uri, model.field, CODE.get(model.format, ""))
     for stage in (spec.preprocessor, spec.postprocessor, spec.transformer):
-        if stage is not None:
+        if stage is not None and stage.remote is None:
             storage.check(stage.storage_uri, stage.field, "Python code")

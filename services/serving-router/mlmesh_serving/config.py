@@ -2,18 +2,18 @@
 
 from typing import ClassVar
 
-from mlmesh_kit.config import ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from mlmesh_serving.protection.admission import AdmissionLimits
 from mlmesh_serving.protection.front import FrontSettings
+from mlmesh_serving.remote.settings import RemoteSettings
 from mlmesh_serving.scaling.activator import QueueLimits
 from mlmesh_serving.scaling.spec import AutoscalerSettings
 from mlmesh_serving.storage import StorageConfig
 
 
-class Settings(ServiceSettings):
+class Settings(RemoteSettings):
     """Each is read from `MLMESH_SERVING_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix="MLMESH_SERVING_", extra="ignore", protected_namespaces=())

@@ -6,11 +6,12 @@ Source: https://github.com/kserve/open-inference-protocol
 import asyncio
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import NotFound
+from mlmesh_kit.errors import FailedPrecondition, NotFound
 from mlmesh_kit.identity import current_caller
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
 from mlmesh_serving.datatypes import TensorInfo
+from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.repository import ModelRepository, Served, State
 
 SERVER_NAME = "mlmesh"
@@ -70,6 +71,34 @@ class DataPlane:
         if version:
             served.router().resolve(version)
         return True
+
+    def state_of(self, namespace: str, name: str) -> bool | None:
+        """Tells whether a model answers; None: there is none of this name."""
+        try:
+            return self._repository.get(namespace, name).is_answering
+        except NotFound:
+            return None
+
+    def openai_server(self, namespace: str, name: str) -> RemoteBackend:
+        """Gives the server of a model that has OpenAI's routes.
+
+        Raises:
+            NotFound, Unavailable: See `ModelRepository.ready`.
+            FailedPrecondition: The model has none.
+        """
+        found = self._repository.ready(namespace, name).openai
+        if found is None:
+            raise FailedPrecondition(f"model {name!r} has no server with OpenAI's routes (predictor.remote.openai)")
+        return found
+
+    def openai_models(self, namespace: str) -> list[str]:
+        """Names the models of a namespace that have such a server."""
+        found = self.index(namespace, ready_only=True)
+        return [
+            served.stored.name
+            for served in found
+            if served.is_answering and self._repository.ready(namespace, served.stored.name).openai is not None
+        ]
 
     def is_server_ready(self) -> bool:
         """Tells whether all models that should be loaded answer."""

@@ -14,6 +14,7 @@ from mlmesh_serving.chain_files import check_storage
 from mlmesh_serving.manifest import Feature, InferenceServiceSpec, parse_manifest
 from mlmesh_serving.predictors import FORMAT_NAMES
 from mlmesh_serving.protection.settings import parse_protection
+from mlmesh_serving.remote.stages import RemoteStages
 from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore, StoredRevision, StoredService
@@ -25,7 +26,15 @@ Key = tuple[str, str]
 T = TypeVar("T")
 
 SERVED = frozenset(
-    {Feature.BATCHER, Feature.CANARY, Feature.CONCURRENCY, Feature.ENV, Feature.TIMEOUT, Feature.TRANSFORMER}
+    {
+        Feature.BATCHER,
+        Feature.CANARY,
+        Feature.CONCURRENCY,
+        Feature.ENV,
+        Feature.REMOTE,
+        Feature.TIMEOUT,
+        Feature.TRANSFORMER,
+    }
 )
 """What this process serves beyond models that answer."""
 
@@ -100,7 +109,9 @@ class ModelRepository:
         store: Keeps them.
         storage: Where models come from.
         load: Loads a revision.
+        stages: Checks stages that are elsewhere.
         grace_seconds: What requests in flight get when their revision goes.
+        forget: Told of a model that is gone: `namespace.name`.
     """
 
     def __init__(
@@ -108,12 +119,16 @@ class ModelRepository:
         store: ServingStore,
         storage: ModelStorage,
         load: Callable[[StoredRevision, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
+        stages: RemoteStages,
         grace_seconds: float = 10.0,
+        forget: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._storage = storage
         self._load = load
         self._grace_seconds = grace_seconds
+        self._forget = forget
+        self._stages = stages
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -141,6 +156,7 @@ class ModelRepository:
         spec = parse_manifest(manifest, FORMAT_NAMES, SERVED)
         check_storage(spec, self._storage)
         parse_protection(spec.annotations, "manifest.metadata.annotations")
+        self._stages.check(spec)
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:
@@ -178,6 +194,7 @@ class ModelRepository:
             served = self._served.pop((namespace, name), None)
             if served is not None:
                 self._stop(served)
+            self._forget(f"{namespace}.{name}")
 
         await self._whole(change)
 

@@ -12,7 +12,9 @@ from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
 from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
-from mlmesh_serving.protection.front import Fronts
+from mlmesh_serving.protection.front import Front, Fronts
+from mlmesh_serving.remote.backend import RemoteBackend
+from mlmesh_serving.remote.stages import RemoteStages, local_part, remotes_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import StoredRevision
 from mlmesh_serving.workers.host import WorkerHost
@@ -34,12 +36,21 @@ class Revision:
         backend: Answers for it.
         loaded: What it says of itself.
         files: Keeps what was downloaded for it, for workers that are started later.
+        openai: The predictor, where it is elsewhere and has OpenAI's routes.
+        front: Stands before its workers; None: it has none.
     """
 
     number: int
     backend: Backend
     loaded: Loaded
     files: ExitStack = field(default_factory=ExitStack)
+    openai: RemoteBackend | None = None
+    front: Front | None = None
+
+    def set_reachable(self, reachable: bool) -> None:
+        """See `traffic.rollout.LoadedRevision`."""
+        if self.front is not None:
+            self.front.set_reachable(reachable)
 
     async def close(self, grace_seconds: float) -> None:
         """Answers what is in flight, and ends."""
@@ -57,6 +68,7 @@ class RevisionLoader:
         batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
         fronts: Stand before the workers, and scale them.
+        stages: Those that are elsewhere.
     """
 
     def __init__(
@@ -67,6 +79,7 @@ class RevisionLoader:
         batching: Batching,
         pool_limits: PoolLimits,
         fronts: Fronts,
+        stages: RemoteStages | None = None,
     ) -> None:
         self._host = host
         self._storage = storage
@@ -74,8 +87,38 @@ class RevisionLoader:
         self._batching = batching
         self._pool_limits = pool_limits
         self._fronts = fronts
+        self._stages = stages
 
     async def load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
+        """Loads what runs here, and connects it with what is elsewhere.
+
+        Raises:
+            FailedPrecondition, InvalidArgument: It cannot be loaded.
+            Unavailable: Not now.
+        """
+        local = local_part(spec)
+        if local is spec:
+            return await self._load(stored, spec)
+        assert self._stages is not None, "without stages elsewhere no manifest with one is taken"
+        revision = None if local is None else await self._load(stored, local)
+        try:
+            opened = await self._stages.open(spec, str(stored.number), None if revision is None else revision.backend)
+        except BaseException:
+            if revision is not None:
+                await revision.close(0)
+            raise
+        whole = Loaded("remote", list(spec.inputs), list(spec.outputs))
+        if revision is None:
+            return Revision(stored.number, opened.backend, whole, openai=opened.predictor)
+        roles = {role for role, _ in remotes_of(spec)}
+        loaded = replace(
+            revision.loaded,
+            inputs=whole.inputs if "preprocessor" in roles else revision.loaded.inputs,
+            outputs=whole.outputs if "postprocessor" in roles else revision.loaded.outputs,
+        )
+        return replace(revision, backend=opened.backend, loaded=loaded)
+
+    async def _load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
 
         Raises:
@@ -105,7 +148,7 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.number, front, replace(pool.loaded, digest=found.predictor.digest), files)
+        return Revision(stored.number, front, replace(pool.loaded, digest=found.predictor.digest), files, front=front)
 
     def _joined(self, spec: InferenceServiceSpec) -> Batching:
         batcher = spec.batcher

@@ -6,6 +6,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import httpx
 import joblib
 import pytest
 import yaml
@@ -107,6 +108,30 @@ def test_a_canary_goes_through_the_ingress(mesh: RunningMesh, folder: Path, tmp_
         assert done.exit_code == 0 and said in done.stdout, (arguments, done.output)
     done = call("rollback", "cli-canary", "blue")
     assert done.exit_code == 1 and "see which there are with: mlmesh models cli-canary" in done.stderr
+
+
+def test_a_graph_is_deployed_and_asked_through_envoy(
+    mesh: RunningMesh, mlmesh: Command, deployed: CompletedProcess[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "graph.yaml"
+    text = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: InferenceGraph
+metadata: {name: cli-graph}
+spec:
+  nodes:
+    root:
+      routerType: Ensemble
+      steps: [{serviceName: MODEL, name: one}, {serviceName: MODEL, name: two}]
+"""
+    path.write_text(text.replace("MODEL", "cli-iris"))
+    done = mlmesh("deploy", str(path))
+    assert done.returncode == 0 and "cli-graph  ready  /v1/graphs/cli-graph:infer" in done.stdout, done.stderr
+    answer = httpx.post(f"{mesh.ingress}/v1/graphs/cli-graph:infer", json={"instances": ROWS})
+    assert answer.status_code == 200 and set(answer.json()) == {"one", "two"}
+    path.write_text(text.replace("root:", "first:"))
+    done = mlmesh("deploy", str(path))
+    assert done.returncode == 1 and "must hold a node 'root'" in done.stderr
 
 
 def test_a_model_that_cannot_be_loaded_ends_with_1(mlmesh: Command, folder: Path, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class RemoteSpec:
         version: Of the model there; empty: the server chooses.
         timeout_seconds: Of a call; None: what the request has left.
         field: Where the manifest says so, for messages.
+        openai: Path of its OpenAI routes, below the URL; empty: it has none.
     """
 
     url: str
@@ -71,6 +72,12 @@ class RemoteSpec:
     version: str
     timeout_seconds: float | None
     field: str
+    openai: str = ""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is asked by gRPC."""
+        return self.protocol is Protocol.GRPC_V2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -129,6 +129,11 @@ class Fronts:
         self._wheel = TimerWheel()
         self._everywhere = InFlight()
 
+    @property
+    def timeout_seconds(self) -> float:
+        """Of a request to a model whose manifest says none."""
+        return self._settings.timeout_seconds
+
     def put(self, key: RevisionKey, inner: Backend, service: InferenceServiceSpec) -> Front:
         """Puts a front before the replicas of a revision; `Front.start` brings the first one up.
 

@@ -22,6 +22,10 @@ _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DRAIN_SECONDS = 60.0
 
 
+class NotYetError(Unavailable):
+    """What a revision needs is not there now, and will be some time: loading goes on until it is."""
+
+
 class RevisionState(Enum):
     """Of a revision."""
 
@@ -57,6 +61,9 @@ class LoadedRevision(Protocol):
     @property
     def backend(self) -> Backend:
         """Answers for it."""
+
+    def set_reachable(self, reachable: bool) -> None:
+        """Says whether requests that name no version may go to it; one that none may go to needs no replicas."""
 
     async def close(self, grace_seconds: float) -> None:
         """Answers what is in flight, and ends."""
@@ -266,13 +273,17 @@ class Rollout(Generic[R]):
 
     async def _patiently(self, revision: int, status: RevisionStatus) -> R:
         """Loads, and again while what it comes from cannot be reached."""
-        for seconds in _RETRY_SECONDS:
+        attempt = 0
+        while True:
             try:
                 return await self._load(revision)
             except Unavailable as error:
+                if attempt == len(_RETRY_SECONDS) and not isinstance(error, NotYetError):
+                    raise
                 status.message = error.message
-                await asyncio.sleep(seconds)
-        return await self._load(revision)
+                attempt = min(attempt, len(_RETRY_SECONDS) - 1)
+                await asyncio.sleep(_RETRY_SECONDS[attempt])
+                attempt += 1
 
     def _switch(self) -> None:
         shares = self._wish()
@@ -287,6 +298,8 @@ class Rollout(Generic[R]):
             return
         split = Split(shares, self._model.encode()[:64])
         self.router.switch(split, there)
+        for number, held in self._held.items():
+            held.set_reachable(number in shares.percents or number in shares.asked())
         self.since = time.time()
         state = remembered(shares, split.buckets, self._state)
         if state != self._state:

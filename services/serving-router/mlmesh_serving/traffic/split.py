@@ -30,10 +30,13 @@ class Shares:
     shadow: tuple[int, int] | None = None
     buckets: tuple[int, ...] = ()
 
+    def asked(self) -> frozenset[int]:
+        """Gives the revisions that header rules and copies go to."""
+        return frozenset([rule.revision for rule in self.rules] + ([self.shadow[0]] if self.shadow else []))
+
     def revisions(self) -> frozenset[int]:
         """Gives the revisions that requests may go to."""
-        others = [rule.revision for rule in self.rules] + ([self.shadow[0]] if self.shadow else [])
-        return frozenset([*self.percents, *self.tags.values(), *others])
+        return frozenset([*self.percents, *self.tags.values()]) | self.asked()
 
 
 class Split:
