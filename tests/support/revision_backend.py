@@ -21,6 +21,7 @@ class FakeBackend:
         self.refuses: Exception | None = None
         self.closed = False
         self.ready = 1
+        self.reachable = True
         self._held: deque[asyncio.Future[WireAnswer]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -28,6 +29,9 @@ class FakeBackend:
     @property
     def backend(self) -> "FakeBackend":
         return self
+
+    def set_reachable(self, reachable: bool) -> None:
+        self.reachable = reachable
 
     @property
     def in_flight(self) -> int:

@@ -85,6 +85,21 @@ async def test_the_first_revision_gets_everything_when_it_is_ready(loader: Loade
 
 
 @in_a_loop
+async def test_a_revision_without_traffic_may_go_to_zero(loader: Loader) -> None:
+    rollout = begin(loader, RolloutState(1))
+    await rollout.settled()
+    only_tagged = Traffic((Target(1, 0, "old"), Target(2, 100)))
+    rollout.apply(2, only_tagged, None)
+    await rollout.settled()
+    assert [loader.made[number][-1].reachable for number in (1, 2)] == [False, True]
+    assert (await rollout.router.submit(a_request(), "old")).body == b"1"
+    ruled = Traffic((Target(1, 0, "old"), Target(2, 100)), (HeaderRule("team", Match.EXACT, "red", 1),))
+    rollout.apply(2, ruled, None)
+    await rollout.settled()
+    assert loader.made[1][-1].reachable
+
+
+@in_a_loop
 async def test_a_canary_is_tried_promoted_and_recorded(loader: Loader) -> None:
     rollout = begin(loader, RolloutState(1))
     await rollout.settled()
