@@ -24,6 +24,8 @@ from mlmesh_kit.observation import Observation
 
 _USER: Final = USER_HEADER.encode()
 _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
+_LARGE: Final = 1 << 20
+"""Bytes from which on a body is put together in a thread; CPython joins so many without its lock."""
 _WATCH_SECONDS: Final = 0.05
 """Whether the client is still there is looked at only for answers that take longer: most do not, and it costs."""
 
@@ -189,6 +191,7 @@ async def _read(receive: Receive) -> bytes:
         HTTPException: It is larger than the limit (see `BodyLimit`).
     """
     parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -197,8 +200,12 @@ async def _read(receive: Receive) -> bytes:
             body: bytes = message.get("body", b"")
             return body
         parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
+        size += len(parts[-1])
+        if message.get("more_body", False):
+            continue
+        if size <= _LARGE:
             return b"".join(parts)
+        return await asyncio.get_running_loop().run_in_executor(None, b"".join, parts)
 
 
 async def _settle(answer: Awaitable[RawResponse], receive: Receive) -> RawResponse:

@@ -75,15 +75,17 @@ class H2Peer(asyncio.Protocol):
 
 
 class H2Server:
-    """Listens on a free port of loopback.
+    """Listens on a free port of loopback, or on a unix socket.
 
     Args:
         script: As of H2Peer.
         settings: As of H2Peer.
+        path: Of the unix socket.
     """
 
-    def __init__(self, script: Script, settings: Mapping[int, int] | None = None) -> None:
+    def __init__(self, script: Script, settings: Mapping[int, int] | None = None, path: str = "") -> None:
         self._script = script
+        self._path = path
         self._settings = settings or {}
         self.peers: list[H2Peer] = []
 
@@ -92,7 +94,12 @@ class H2Server:
         return self.peers[-1]
 
     async def __aenter__(self) -> "H2Server":
-        self._server = await asyncio.get_running_loop().create_server(self._peer, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        if self._path:
+            self._server = await loop.create_unix_server(self._peer, self._path)
+            self.address = f"unix:{self._path}"
+            return self
+        self._server = await loop.create_server(self._peer, "127.0.0.1", 0)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -100,3 +107,11 @@ class H2Server:
         self._server.close()
         for peer in self.peers:
             peer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until something is so."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.005)

@@ -106,10 +106,16 @@ class Wire:
     Args:
         handlers: By path; by default /Echo/Echo gives its request back.
         limits: Of the connection.
+        most_calls: As of Http2Server.
+        most_bytes: As of Http2Server.
     """
 
     def __init__(
-        self, handlers: Mapping[str, RawHandler] | None = None, limits: Limits | None = None, most_calls: int = 1024
+        self,
+        handlers: Mapping[str, RawHandler] | None = None,
+        limits: Limits | None = None,
+        most_calls: int = 1024,
+        most_bytes: int = 512 << 20,
     ) -> None:
         self.loop = ManualLoop()
         settings = ServiceSettings()
@@ -119,7 +125,7 @@ class Wire:
             path: Method(path, RawMethod(handler), PUBLIC, around)
             for path, handler in (handlers or {"/Echo/Echo": lambda data, call: data}).items()
         }
-        self.server = Http2Server(methods, self.loop, limits=limits, most_calls=most_calls)
+        self.server = Http2Server(methods, self.loop, limits=limits, most_calls=most_calls, most_bytes=most_bytes)
         self.connect()
 
     def connect(self) -> None:

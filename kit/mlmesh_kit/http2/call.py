@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -23,6 +23,9 @@ from mlmesh_kit.observation import Observation
 if TYPE_CHECKING:
     from mlmesh_kit.http2.server_connection import ServerConnection
 
+_NOTHING: Final = IncomingMessage(0)
+"""In the place of a message that has been taken, or that nobody needs any more."""
+
 
 class UnaryCall:
     """One call, from its header list to its trailers; handed to the method's handler.
@@ -39,6 +42,7 @@ class UnaryCall:
         "_head",
         "_incoming",
         "_method",
+        "_moved_by",
         "_observation",
         "_over",
         "_reserved",
@@ -56,6 +60,7 @@ class UnaryCall:
         self._head = head
         self._method = method
         self._incoming = IncomingMessage(connection.limits.message)
+        self._moved_by: float | None = None  # see _expect_by
         self._reserved = False
         self._over = False  # answered, or nobody waits for an answer
         self._running = False
@@ -118,9 +123,20 @@ class UnaryCall:
         except (ResourceExhausted, Unimplemented) as error:
             self._fail(error)
             return
-        if missing > self._stream.receive_window:
-            self._reserved = True
-            self._connection.reservations.ask(self._stream, missing - self._stream.receive_window)
+        missing -= self._stream.receive_window
+        if missing <= 0:
+            return
+        if not self._connection.door.has_room(missing):
+            self._fail(ResourceExhausted("too many large messages at the same time", retry_after_seconds=1))
+            return
+        self._expect_by(missing)
+        self._reserved = True
+        self._connection.reservations.ask(self._stream, missing)
+
+    def _expect_by(self, size: int) -> None:
+        """Sets the time by which so many bytes must have come, or have been taken."""
+        limits = self._connection.limits
+        self._moved_by = self._connection.loop.time() + limits.stall_seconds + size / limits.slowest
 
     def headers_received(self, fields: Fields, *, ended: bool) -> None:
         """See Exchange: the request's trailers, of which gRPC has none, but HTTP does."""
@@ -134,22 +150,23 @@ class UnaryCall:
         if self._over:
             return
         try:
-            compressed, message = self._incoming.take()
+            compressed = self._incoming.check()
             if compressed and (compressed != 1 or not self._head.encoding):
                 raise Internal("a message marked as compressed, and no grpc-encoding")
         except (Internal, Unimplemented) as error:
             self._fail(error)
             return
+        self._moved_by = None
         self._release()
-        contextvars.copy_context().run(self._run, message, compressed)
+        contextvars.copy_context().run(self._run, self._head.encoding if compressed else b"")
 
-    def _run(self, message: bytes, compressed: int) -> None:
+    def _run(self, encoding: bytes) -> None:
         self._running = True
         self._connection.door.calls += 1
         self._observation = self._method.begin(self._head)
         try:
-            inflated = self._inflate(message) if compressed else message
-            answer = self._admit(inflated) if isinstance(inflated, bytes) else self._inflate_and_admit(inflated)
+            message = self._message(encoding)
+            answer = self._admit(message) if isinstance(message, bytes) else self._unpack_and_admit(message)
             if isinstance(answer, bytes):
                 self._ran()
                 self._answer(answer)
@@ -163,15 +180,19 @@ class UnaryCall:
         if self.deadline is not None:
             self._timer = self._connection.loop.call_at(self.deadline, self._expire)
 
-    def _inflate(self, message: bytes) -> bytes | Awaitable[bytes]:
+    def _message(self, encoding: bytes) -> bytes | Awaitable[bytes]:
+        """Gives the request; a large one is put together, or decompressed, in a thread."""
+        incoming, self._incoming = self._incoming, _NOTHING
+        loop = self._connection.loop
+        if not encoding:
+            return loop.run_in_executor(None, incoming.take) if incoming.is_large else incoming.take()
+        data = incoming.take()
         limit = self._connection.limits.message
-        found = decompress_small(self._head.encoding, message, limit)
-        if found is not None:
-            return found
-        return self._connection.loop.run_in_executor(None, decompress, self._head.encoding, message, limit)
+        message = decompress_small(encoding, data, limit)
+        return loop.run_in_executor(None, decompress, encoding, data, limit) if message is None else message
 
-    async def _inflate_and_admit(self, inflating: Awaitable[bytes]) -> bytes:
-        answer = self._admit(await inflating)
+    async def _unpack_and_admit(self, message: Awaitable[bytes]) -> bytes:
+        answer = self._admit(await message)
         return answer if isinstance(answer, bytes) else await answer
 
     def _admit(self, message: bytes) -> bytes | Awaitable[bytes]:
@@ -221,11 +242,17 @@ class UnaryCall:
             except InvalidArgument as error:
                 self._fail(Internal(f"the answer's {error.message}"))
                 return
-        self._finish("OK")
         stream = self._stream
         if self._connection.outbox.message(stream, status.RESPONSE_HEAD, message, end):
+            self._finish("OK")
             self._connection.local_end(stream)
             return
+        waits = len(message) > stream.send_window or self._connection.outbox.stalled
+        if waits and not self._connection.door.has_room(len(message)):
+            self._fail(ResourceExhausted("too many answers wait to be taken", retry_after_seconds=1))
+            return
+        self._finish("OK")
+        self._expect_by(len(message))
         stream.send_headers(status.RESPONSE_HEAD)
         stream.send_message(message, end)
 
@@ -240,7 +267,7 @@ class UnaryCall:
     def _finish(self, code: str) -> None:
         """Nothing more is to come of it but bytes that are queued."""
         self._over = True
-        self._incoming = IncomingMessage(0)  # what has come is not needed any more
+        self._incoming = _NOTHING
         self._release()
         if self._timer is not None:
             self._timer.cancel()
@@ -272,9 +299,10 @@ class UnaryCall:
         """Looks after what did not happen; called every second."""
         if self.deadline is not None and now > self.deadline:
             self._expire()  # while the request was still coming: the handler has a timer of its own
-        if now - self._stream.since <= self._connection.limits.stall_seconds or self._running:
+        stalled = now - self._stream.since > self._connection.limits.stall_seconds
+        if self._running or not (stalled or (self._moved_by is not None and now > self._moved_by)):
             return
         if not self._over:
-            self._fail(DeadlineExceeded("the request did not come"))
+            self._fail(DeadlineExceeded("the request did not come in time"))
         elif self._stream.queue:  # an answer that nobody takes
             self._stream.abort(ErrorCode.CANCEL)

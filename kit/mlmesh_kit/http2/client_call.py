@@ -139,15 +139,22 @@ class ClientCall:
             self._succeed()
 
     def _succeed(self) -> None:
+        incoming = self._incoming
         try:
-            compressed, message = self._incoming.take()
+            compressed = incoming.check()
         except (Internal, Unimplemented) as error:
             self.fail(Internal(f"the answer is unsound: {error.message}"))
             return
         if compressed:
             self.fail(Internal("the server behind compressed its answer, which it was not told to"))
+        elif incoming.is_large:
+            self._client.loop.run_in_executor(None, incoming.take).add_done_callback(self._taken)
         else:
-            self.answer.set_result(message)
+            self.answer.set_result(incoming.take())
+
+    def _taken(self, taking: "asyncio.Future[bytes]") -> None:
+        if not self.answer.done():
+            self.answer.set_result(taking.result())
 
     def data_received(self, data: bytes) -> None:
         """See Exchange."""

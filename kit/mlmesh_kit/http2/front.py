@@ -1,9 +1,12 @@
 """The gRPC port of a service that has raw methods: our HTTP/2 server, and grpc.aio on a unix socket behind it."""
 
 import asyncio
+import contextlib
 import os
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -16,7 +19,10 @@ from mlmesh_kit.http2.settings import Limits
 from mlmesh_kit.http2.upstream import Upstream
 from mlmesh_kit.interceptor import Surroundings
 
+_PREFIX: Final = "grpc-"
+_STARTING_SECONDS: Final = 60.0  # within them, a folder may be of a process that does not listen yet
 _LONGEST_PATH: Final = 107  # of a unix socket, on Linux
+_MESSAGES_HELD: Final = 8  # of the largest kind, at the same time
 
 
 class Front:
@@ -43,14 +49,19 @@ class Front:
         if unknown:
             raise ValueError(f"raw methods that no servicer has: {', '.join(sorted(unknown))}")
         loop = asyncio.get_running_loop()
-        self._folder = _private_folder(settings.service_dir)
+        self._folder = private_folder(settings.service_dir)
         socket_path = str(Path(self._folder.name) / "s")
         self.inner_address = f"unix:{socket_path}"
         self._upstream = Upstream(socket_path, loop)
         methods = {path: Method(path, raw, rules[path], around) for path, raw in raw_methods.items()}
         limits = Limits(message=settings.max_message_bytes, gathered=2 * settings.max_message_bytes)
         self._server = Http2Server(
-            methods, loop, limits=limits, most_calls=settings.max_concurrent_rpcs, upstream=self._upstream
+            methods,
+            loop,
+            limits=limits,
+            most_calls=settings.max_concurrent_rpcs,
+            most_bytes=_MESSAGES_HELD * settings.max_message_bytes,
+            upstream=self._upstream,
         )
 
     async def start(self, listener: socket.socket) -> None:
@@ -68,10 +79,24 @@ class Front:
         self._folder.cleanup()
 
 
-def _private_folder(home: Path) -> "tempfile.TemporaryDirectory[str]":
+def private_folder(home: Path) -> "tempfile.TemporaryDirectory[str]":
     """Makes a folder that only this user may enter: in the service's own, or, where its path is too long, elsewhere.
 
     Each process has one of its own, for replicas may share the service's folder.
     """
     fits = len(os.fsencode(home)) + len("/grpc-12345678/s") <= _LONGEST_PATH
-    return tempfile.TemporaryDirectory(prefix="grpc-", dir=home if fits else None)  # mode 0700
+    if fits:
+        _sweep(home)
+    return tempfile.TemporaryDirectory(prefix=_PREFIX, dir=home if fits else None)  # mode 0700
+
+
+def _sweep(home: Path) -> None:
+    """Removes the folders of processes that were killed: nobody listens there, and has not for a while."""
+    for folder in home.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if time.time() - folder.stat().st_mtime < _STARTING_SECONDS:
+                continue
+            try:
+                probe.connect(str(folder / "s"))
+            except (ConnectionRefusedError, FileNotFoundError):
+                shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from typing import Final
 from mlmesh_kit.errors import Internal, ResourceExhausted, Unimplemented
 
 _PREFIX: Final = 5  # bytes before each message: compressed or not, and the length
+_LARGE: Final = 1 << 20  # from here on, CPython joins bytes without its lock
 _TRICKLE: Final = 512  # pieces below it are joined as they come, lest a byte cost an object
 
 
@@ -37,12 +38,15 @@ class IncomingMessage:
             Unimplemented: There is more than one message.
         """
         parts = self._parts
+        last = parts[-1] if parts else data
         if len(data) >= _TRICKLE or not parts:
             parts.append(data)
-        elif isinstance(parts[-1], bytearray):
-            parts[-1] += data
+        elif isinstance(last, bytearray):
+            last += data
+        elif len(last) < _TRICKLE:
+            parts[-1] = bytearray(last + data)
         else:
-            parts.append(bytearray(data))
+            parts.append(data)
         self.size += len(data)
         if self._expected < 0:
             return self._read_prefix()
@@ -63,22 +67,31 @@ class IncomingMessage:
             raise Unimplemented("a unary call has one message, and there came more")
         return missing
 
-    def take(self) -> tuple[int, bytes]:
-        """Gives the compressed flag (0 or 1, if it is sound) and the bytes, once all have come.
+    def check(self) -> int:
+        """Gives the compressed flag (0 or 1, if it is sound), once all is said to have come.
 
         Raises:
             Unimplemented: There is no message.
             Internal: It ended before its length.
         """
-        parts, self._parts = self._parts, []
         if not self.size:
             raise Unimplemented("a unary call has one message, and there came none")
         if self.size != self._expected:
             raise Internal("the message ended before its length")
+        return self._parts[0][0]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether `take` takes milliseconds: a thread can do that, and does not hold the others up meanwhile."""
+        return self.size > _LARGE
+
+    def take(self) -> bytes:
+        """Gives the bytes after `check`, once."""
+        parts, self._parts = self._parts, []
         first = parts[0]
         if len(parts) == 1:
-            return first[0], bytes(first[_PREFIX:])
+            return bytes(first[_PREFIX:])
         if len(first) >= _PREFIX:
             parts[0] = first[_PREFIX:]
-            return first[0], b"".join(parts)
-        return first[0], b"".join(parts)[_PREFIX:]
+            return b"".join(parts)
+        return b"".join(parts)[_PREFIX:]

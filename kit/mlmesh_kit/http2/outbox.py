@@ -32,6 +32,7 @@ class Outbox:
     While bytes are being read, what is written is gathered, so that a packet of many requests gets one answer.
 
     Attributes:
+        queued: Bytes that wait for windows, or for the transport, over all streams.
         window: Of the connection: bytes that the peer takes now, over all streams.
         peer: Its settings.
     """
@@ -46,6 +47,7 @@ class Outbox:
         "_round",
         "_transport",
         "peer",
+        "queued",
         "window",
     )
 
@@ -58,6 +60,7 @@ class Outbox:
         self._fresh = True
         self._pumping = False
         self._round: deque[Stream] = deque()
+        self.queued = 0
         self.window = frames.DEFAULT_WINDOW
         self.peer = PeerSettings()
 
@@ -70,6 +73,8 @@ class Outbox:
         """Ends: what is written from now on is dropped."""
         self._transport = None
         self._batch = None
+        for stream in self._round:
+            stream.waiting = False
         self._round.clear()
 
     @property
@@ -205,7 +210,7 @@ class Outbox:
         else:
             stream.queue[0] = piece[size:]
             piece = piece[:size]
-        stream.queued -= size
+        self.queued -= size
         stream.send_window -= size
         self.window -= size
         ends = not stream.queue and stream.trailers == b""
@@ -253,8 +258,8 @@ class Outbox:
 
     def forget(self, stream: Stream) -> None:
         """Drops what a stream has queued."""
+        self.queued -= sum(map(len, stream.queue))
         stream.queue.clear()
-        stream.queued = 0
         if stream.waiting:
             stream.waiting = False
             self._round.remove(stream)

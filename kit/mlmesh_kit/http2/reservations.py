@@ -13,17 +13,22 @@ class Reservations:
 
     Args:
         room: Bytes for all messages together, beyond the streams' first windows.
+
+    Attributes:
+        asked: Bytes that were granted, or are waited for.
     """
 
-    __slots__ = ("_held", "_room", "_waiting")
+    __slots__ = ("_held", "_room", "_waiting", "asked")
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self.asked = 0
         self._held: dict[Stream, int] = {}
         self._waiting: deque[tuple[Stream, int]] = deque()
 
     def ask(self, stream: Stream, size: int) -> None:
         """Grants `size` bytes to the stream, now or when it is its turn."""
+        self.asked += size
         if self._waiting or size > self._room:
             self._waiting.append((stream, size))
         else:
@@ -33,9 +38,10 @@ class Reservations:
         """Gives back what the stream had or waited for."""
         held = self._held.pop(stream, None)
         if held is None:
-            if self._waiting:
-                self._waiting = deque(entry for entry in self._waiting if entry[0] is not stream)
+            self.asked -= sum(size for waiting, size in self._waiting if waiting is stream)
+            self._waiting = deque(entry for entry in self._waiting if entry[0] is not stream)
         else:
+            self.asked -= held
             self._room += held
         while self._waiting and self._waiting[0][1] <= self._room:
             self._grant(*self._waiting.popleft())

@@ -22,6 +22,8 @@ class Http2Server:
         loop: Where it lives; the methods' handlers run on it.
         limits: Of each connection.
         most_calls: Calls of `methods` in flight, over all connections, beyond which the answer is RESOURCE_EXHAUSTED.
+        most_bytes: Of messages that come or wait to be taken, over all connections, beyond which calls with more than a
+            stream's first window are RESOURCE_EXHAUSTED.
         upstream: Answers every other method; None: they are UNIMPLEMENTED.
 
     Attributes:
@@ -37,12 +39,14 @@ class Http2Server:
         *,
         limits: Limits | None = None,
         most_calls: int = 1024,
+        most_bytes: int = 512 << 20,
         upstream: Upstream | None = None,
     ) -> None:
         self.methods = {path.encode(): method for path, method in methods.items()}
         self.loop = loop
         self.limits = limits or Limits()
         self.most_calls = most_calls
+        self.most_bytes = most_bytes
         self.upstream = upstream
         self.calls = 0
         self.connections: set[ServerConnection] = set()
@@ -63,6 +67,10 @@ class Http2Server:
             connection.second(now)
         if self.upstream is not None:
             self.upstream.second(now)
+
+    def has_room(self, size: int) -> bool:
+        """Tells whether `size` more bytes of a message may be held."""
+        return sum(connection.held for connection in self.connections) + size <= self.most_bytes
 
     def left(self, connection: ServerConnection) -> None:
         """A connection is gone."""

@@ -39,6 +39,11 @@ class ServerConnection(Connection):
         name = self.transport.get_extra_info("peername") if self.transport is not None else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
 
+    @property
+    def held(self) -> int:
+        """Bytes of messages that come (or may come) on this connection, and that wait to be taken."""
+        return self.reservations.asked + self.outbox.queued
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         super().connection_made(transport)
@@ -78,6 +83,9 @@ class ServerConnection(Connection):
             self._fault_stream(stream, fault)
             return
         method = self.door.methods.get(head.path)
+        if method is None and not self.door.has_room(0):
+            self.abort_stream(stream, ErrorCode.REFUSED_STREAM)
+            return
         if method is None:
             relay(self.door.upstream, stream, head)
             return

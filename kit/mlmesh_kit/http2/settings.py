@@ -34,6 +34,7 @@ class Limits:
         ping_seconds: Time to answer it.
         stall_seconds: Time without any progress after which a peer that does not read, or a request that does not
             come, is given up.
+        slowest: Bytes for each second below which a large message is given up, in either direction.
     """
 
     streams: int = 1024
@@ -48,6 +49,7 @@ class Limits:
     idle_seconds: float = 60.0
     ping_seconds: float = 20.0
     stall_seconds: float = 60.0
+    slowest: int = 64 << 10
 
 
 class PeerSettings:

@@ -42,7 +42,6 @@ class Stream:
         local_closed: We have sent our last (or queued it: see `finishing`).
         body_left: Bytes of body that `content-length` promised and that have not come; None: it promised nothing.
         queue: What waits for the window.
-        queued: Bytes in it.
         trailers: The block that follows the queue; b"": nothing, END_STREAM is on the last DATA; None: not known yet.
         since: Loop's time of the last progress in either direction.
     """
@@ -54,7 +53,6 @@ class Stream:
         "id",
         "local_closed",
         "queue",
-        "queued",
         "receive_window",
         "remote_closed",
         "send_window",
@@ -74,7 +72,6 @@ class Stream:
         self.local_closed = False
         self.body_left: int | None = None
         self.queue: deque[memoryview] = deque()
-        self.queued = 0
         self.trailers: bytes | None = None
         self.unacknowledged = 0
         self.waiting = False  # in the outbox's round
@@ -90,7 +87,7 @@ class Stream:
         """Queues a piece of the body; it leaves as the windows allow, and `Exchange.data_sent` tells."""
         if data:
             self.queue.append(memoryview(data))
-            self.queued += len(data)
+            self.connection.outbox.queued += len(data)
             self.connection.outbox.push(self)
 
     def send_message(self, message: bytes, trailers: bytes = b"") -> None:
@@ -103,7 +100,7 @@ class Stream:
         prefix = b"\x00" + len(message).to_bytes(4, "big")
         for piece in (prefix + message,) if len(message) < _COPIED else (prefix, message):
             self.queue.append(memoryview(piece))
-            self.queued += len(piece)
+            self.connection.outbox.queued += len(piece)
         self.finish(trailers)
 
     def finish(self, trailers: bytes = b"") -> None:

@@ -52,6 +52,9 @@ class Settings(RemoteSettings):
     hang_seconds: float = Field(
         10.0, gt=0, description="How much longer than its deadline an inference may take before its worker is killed"
     )
+    crash_retries: int = Field(
+        1, ge=0, le=3, description="How often an inference is tried again, by itself, when its worker ended meanwhile"
+    )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
 
     revisions_kept: int = Field(

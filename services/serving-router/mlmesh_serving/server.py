@@ -52,6 +52,7 @@ def build(settings: Settings) -> ServiceDefinition:
             requests=settings.max_concurrent_inferences,
             timeout_seconds=settings.inference_seconds,
             hang_seconds=settings.hang_seconds,
+            crash_retries=settings.crash_retries,
             resident_bytes=settings.worker_memory_bytes,
         ),
         settings.workers,

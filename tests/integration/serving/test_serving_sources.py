@@ -193,12 +193,15 @@ def test_several_tensors_by_name(world):
     assert refused.status_code == 400 and "'b' (FP32 [-1, 2])" in refused.text
 
 
-def test_a_file_that_kills_its_worker_harms_nobody_else(world):
-    """Some libraries end the process on a broken file: it is the worker's, and the router says so."""
+def test_models_that_are_broken_or_kill_their_worker_harm_nobody_else(world):
+    """Libraries may end the process on a hostile file: it is the worker's, and the router says so."""
     text = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(X, Y).booster_.model_to_string()
     (world.folder / "broken.txt").write_text(text.replace("left_child=", "left_chil="))
     world.create("broken", "lightgbm", str(world.folder / "broken.txt"))
-    assert world.ready("broken")
+    assert "broken.txt is no model of LightGBM: " in world.ready("broken")
+    (world.folder / "ends.py").write_text("import os\n\nclass Ends:\n    def load(self, folder):\n        os.abort()\n")
+    world.create("ends", "python", str(world.folder), **{"class": "ends:Ends"})
+    assert "while loading" in world.ready("ends")
     world.create("alive", "sklearn", str(world.folder / "linear.joblib"))
     assert not world.ready("alive")
     assert np.array_equal(world.predict("alive")["predict"], world.linear.predict(X))

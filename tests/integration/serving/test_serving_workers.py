@@ -173,13 +173,32 @@ def test_large_requests_and_answers(world):
 
 
 @pytest.mark.parametrize("what", [CRASH, EXIT])
-def test_a_crash_harms_its_own_request_alone(world, what):
-    pool = world.pool(2, batching=Batching(1))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_crash_harms_its_own_request_alone_even_in_a_batch(world, what, replicas):
+    pool = world.pool(replicas)
     found = submit(world, pool, *range(1, 20), what, *range(20, 40))
     failed = [one for one in found if isinstance(one, BaseException)]
     assert [type(one) for one in failed] == [Unavailable] and "try again" in str(failed[0])
     assert [one for one in found if one not in failed] == [[n] for n in range(1, 40)]
-    world.until(lambda: pool.ready == 2)
+    world.until(lambda: pool.ready == replicas)
+
+
+def test_what_a_killed_worker_was_at_is_done_by_another(world):
+    pool = world.pool(batching=Batching(1))
+
+    async def ask() -> list:
+        future = pool.submit(asked(SLOW))
+        await asyncio.sleep(0.1)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        return await outcomes([future])
+
+    assert world.run(ask()) == [[SLOW]]
+
+
+def test_nothing_is_tried_again_if_so_told(world):
+    pool = world.pool(2, batching=Batching(1), crash_retries=0)
+    found = submit(world, pool, 1, CRASH, 2)
+    assert [isinstance(one, Unavailable) for one in found] == [False, True, False]
 
 
 def test_the_only_worker_is_followed_by_another_and_requests_wait_for_it(world):

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.http2 import frames
+from mlmesh_kit.http2.client import RawClient
+from mlmesh_kit.http2.client_connection import ClientConnection
 from mlmesh_kit.http2.frames import frame
 from mlmesh_kit.http2.header_blocks import HeaderDecoder, encode
 from mlmesh_kit.http2.settings import Limits
-from support.wire import REQUEST, Wire, message, split
+from support.wire import REQUEST, ManualLoop, Pipe, Wire, message, split
 
 LIMITS = Limits(streams=8, message=40_000, gathered=80_000, connection_window=200_000, frame=100_000)
 BLOCK = encode([(name.encode(), value.encode()) for name, value in REQUEST])
@@ -79,6 +82,64 @@ def bounded(wire: Wire) -> None:
     assert gathered <= LIMITS.gathered + LIMITS.streams * (LIMITS.window + 5)
 
 
+HEAD = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
+ANSWERS = b"".join(
+    (
+        frames.settings_frame({3: 100, 4: 70_000, 5: 20_000}),
+        frame(frames.SETTINGS, frames.ACK, 0),
+        frames.window_update(0, 100_000),
+        frame(frames.HEADERS, frames.END_HEADERS, 1, HEAD),
+        frame(frames.DATA, 0, 1, message(b"one" * 50)),
+        frame(frames.HEADERS, 5, 1, b"\x40\x0bgrpc-status\x010"),
+        frame(frames.HEADERS, frames.END_HEADERS, 3, HEAD),
+        frame(frames.PING, 0, 0, b"12345678"),
+        frame(frames.DATA, frames.PADDED, 3, b"\x03" + message(b"three")[:4] + b"\0\0\0"),
+        frame(frames.DATA, 0, 3, message(b"three")[4:]),
+        frame(frames.HEADERS, 5, 5, encode([(b":status", b"503"), (b"content-type", b"text/html")])),
+        frame(frames.HEADERS, 5, 3, b"\xbe"),
+        frame(frames.RST_STREAM, 0, 7, b"\0\0\0\x07"),
+        frames.goaway(9, 0, "bye"),
+        frame(frames.HEADERS, 5, 9, HEAD + encode([(b"grpc-status", b"5"), (b"grpc-message", b"%zz")])),
+    )
+)
+
+
+def answer(data: bytes, cuts: list[int]) -> list[object]:
+    """Gives a client, which has asked five times, these bytes in pieces, and breaks off; gives what its calls got."""
+    loop = ManualLoop()
+
+    async def make() -> RawClient:
+        return RawClient("127.0.0.1:1", message_bytes=40_000, connections=1)
+
+    client = loop.run_until_complete(make())
+    connection, pipe = ClientConnection(client, client.limits, loop), Pipe()
+    pipe.protocol = connection
+    connection.connection_made(pipe)
+    client._connections.append(connection)
+    client._not_before = float("inf")  # there is no other connection
+    client._refusal = "no"
+    calls = [client.call("/Echo/Echo", b"x" * 10) for _ in range(5)]
+    edges = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    for begin, end in itertools.pairwise(edges):
+        if not pipe.closed:
+            connection.data_received(data[begin:end])
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    pipe.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    found = [call.exception() or call.result() for call in calls]
+    assert all(isinstance(one, bytes | ServiceError) for one in found)
+    assert not client.reservations.asked and not connection.streams
+    loop.close()
+    return found
+
+
+def test_the_answers_of_which_the_following_are_made() -> None:
+    first, second, *others = answer(ANSWERS, [])
+    assert (first, second) == (b"one" * 50, b"three")
+    assert [one.code.name for one in others] == ["UNAVAILABLE", "UNAVAILABLE", "NOT_FOUND"]  # type: ignore[attr-defined]
+
+
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=8)
 
 
@@ -102,6 +163,18 @@ def test_a_sound_session_with_bytes_changed_put_in_and_left_out(
     for at, patch, grow in changes:
         data[at : at if grow else at + max(1, len(patch))] = patch
     feed(bytes(data), cuts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, len(ANSWERS) - 1), st.binary(min_size=0, max_size=3), st.booleans()), max_size=6),
+    CUTS,
+)
+def test_a_client_bears_any_answers(changes: list[tuple[int, bytes, bool]], cuts: list[int]) -> None:
+    data = bytearray(ANSWERS)
+    for at, patch, grow in changes:
+        data[at : at if grow else at + max(1, len(patch))] = patch
+    answer(bytes(data), cuts)
 
 
 FRAMES = st.builds(

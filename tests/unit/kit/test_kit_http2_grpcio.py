@@ -33,7 +33,7 @@ def process(folder: Path, **settings: str) -> ServiceProcess:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with process(tmp_path_factory.mktemp("echo")) as running:
+    with process(tmp_path_factory.mktemp("echo"), MAX_CONCURRENT_RPCS="2000") as running:
         yield running
 
 
@@ -217,24 +217,24 @@ def test_aio_clients_at_once_on_one_connection(service: ServiceProcess) -> None:
     asyncio.run(many())
 
 
-def test_more_calls_than_streams(tmp_path: Path) -> None:
-    """A connection takes 1024 streams: a client's further calls wait for one, and a fifth of them is given up."""
+def test_more_calls_than_streams(service: ServiceProcess) -> None:
+    """A connection takes 1024 streams: a client's further calls wait for one, and a tenth of them is given up."""
 
     async def calls(address: str) -> list[bool]:
         async with grpc.aio.insecure_channel(address) as channel:
             do = rpc(channel, "DoAsync")
 
             async def one(number: int) -> bool:
-                call = do(ask("slow" if number % 5 == 0 else "n", "0.2"), timeout=30)
-                if number % 10 == 0:
+                given_up = number % 10 == 0
+                call = do(ask("slow" if number % 5 == 0 else "n", "25" if given_up else "0.2"), timeout=30)
+                if given_up:
                     await asyncio.sleep(0.1)
                     return bool(call.cancel())
                 return (await call).value.endswith(":0.2")
 
             return list(await asyncio.gather(*(one(number) for number in range(1300))))
 
-    with process(tmp_path, MAX_CONCURRENT_RPCS="1300") as service:
-        answers = asyncio.run(calls(service.grpc))
+    answers = asyncio.run(calls(service.grpc))
     assert len(answers) == 1300 and all(answers)
 
 
@@ -255,7 +255,7 @@ def test_no_call_is_lost_while_the_service_drains(tmp_path: Path) -> None:
                     done += 1
 
         with service.channel() as channel:
-            slow = [rpc(channel, "DoAsync").future(ask("slow", "1.0"), timeout=30) for _ in range(50)]
+            slow = [rpc(channel, "DoAsync").future(ask("slow", "0.6"), timeout=30) for _ in range(50)]
             words: queue.Queue[ReviewAccessRequest | None] = queue.Queue()
             words.put(ask("a", "b"))
             talk = rpc(channel, "Chat", "stream_stream")(iter(words.get, None), timeout=30)
@@ -263,7 +263,7 @@ def test_no_call_is_lost_while_the_service_drains(tmp_path: Path) -> None:
             assert next(talk).value == "a:b"
             until(lambda: begun.exists() and begun.stat().st_size == 50)
             os.kill(service.pid, signal.SIGTERM)
-            assert [one.result().value for one in slow] == ["slow:1.0"] * 50
+            assert [one.result().value for one in slow] == ["slow:0.6"] * 50
             words.put(ask("c", "d"))
             words.put(None)
             assert [answer.value for answer in talk] == ["c:d"]

@@ -213,7 +213,7 @@ def test_http_errors_are_google_s(door: str, verb: str, status: int, code: int) 
         assert answer.headers["retry-after"] == "2"
 
 
-@pytest.mark.parametrize("path", ["", "/", "/a/b"])
+@pytest.mark.parametrize("path", ["", "/", "/a/b", "/a%2Fb"])
 def test_http_paths_that_there_are_not(door: str, path: str) -> None:
     answer = httpx.post(door + path)
     assert (answer.status_code, answer.json()["code"]) == (404, 5)

@@ -160,7 +160,7 @@ def test_a_header_of_tar_that_declares_much(tmp_path):
     refused(tmp_path / "m.tar", "a header of more than")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), kind=st.sampled_from(["m.tar", "m.tar.gz", "m.zip"]))
 def test_broken_archives_are_refused_or_give_less(tmp_path_factory, data, kind):
     folder = tmp_path_factory.mktemp("fuzz")

@@ -89,10 +89,10 @@ def pair(tmp_path):
         yield ours, Channel(theirs, mark), mark
 
 
-def pack(number, body, *, model="m", door=0, length=None, deadline=0.0):
+def pack(number, body, *, model="m", door=0, length=None, flags=0, deadline=0.0):
     name = model.encode()
     json_length = frames.ALL_JSON if length is None else length
-    return frames.REQUEST.pack(len(body), number, json_length, len(name), door, deadline) + name + body
+    return frames.REQUEST.pack(len(body), number, json_length, len(name), door, flags, deadline) + name + body
 
 
 def test_a_worker_reads_what_was_sent_however_it_comes(pair):

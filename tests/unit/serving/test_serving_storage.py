@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, ServiceError, Unavailable
 from mlmesh_serving.config import Settings
@@ -144,9 +144,9 @@ def test_code_only_from_its_own_roots(config, tmp_path):
 
 
 def test_pickles_come_from_the_artifact_root_unless_told(tmp_path):
-    settings = Settings(data_dir=tmp_path)
+    found = Settings(data_dir=tmp_path).storage
     root = f"file://{tmp_path}/artifacts"
-    assert (settings.storage.model_roots, settings.storage.pickle_roots, settings.storage.hosts) == ([root], [root], "")
+    assert (found.model_roots, found.pickle_roots, found.hosts) == ([root], [root], "")
     told = Settings(data_dir=tmp_path, model_roots="s3://a/b/, file:///m", pickle_roots="file:///m")
     assert (told.storage.model_roots, told.storage.pickle_roots) == (["s3://a/b", "file:///m"], ["file:///m"])
 
@@ -163,6 +163,7 @@ def test_what_is_no_uri_of_a_model(config, uri):
         ModelStorage(config).check(uri, FIELD)
 
 
+@settings(max_examples=40, deadline=None)
 @given(text=st.text(max_size=60), scheme=st.sampled_from(["s3://b/models", "http://h/models", "file:///models", ""]))
 def test_nothing_that_is_not_below_a_root_passes(text, scheme):
     """Whatever is written, what is held by the root begins with it and never goes up."""

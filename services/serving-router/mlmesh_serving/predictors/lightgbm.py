@@ -13,11 +13,13 @@ from mlmesh_kit.errors import FailedPrecondition
 from numpy.typing import NDArray
 
 from mlmesh_serving.predictors.base import Arrays, Predictor, only, require
+from mlmesh_serving.predictors.lightgbm_text import model_text
 from mlmesh_serving.predictors.options import PredictorOptions
 from mlmesh_serving.predictors.pickles import SUFFIXES as PICKLES
 from mlmesh_serving.predictors.pickles import load_pickle
 from mlmesh_serving.predictors.probabilities import of_classes
 from mlmesh_serving.predictors.sklearn import SklearnPredictor
+from mlmesh_serving.predictors.threads import limit_threads
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo
 
@@ -40,6 +42,7 @@ class LightgbmPredictor(Predictor):
     def __init__(self, booster: Any, objective: str, options: PredictorOptions) -> None:
         if options.method == "predict_proba" and objective not in _PROBABILITIES:
             raise FailedPrecondition(f"a model of the objective {objective or 'none'} has no predict_proba")
+        limit_threads(options.threads)
         self._booster = booster
         self._method = options.method
         self._threads = options.threads
@@ -89,18 +92,11 @@ class LightgbmPredictor(Predictor):
 
 
 def _text(file: Path) -> str:
-    """Reads a model's text and checks its form: what is cut off the library may read beyond.
-
-    Raises:
-        FailedPrecondition: It is none.
-    """
+    content = file.read_bytes()
     try:
-        text = file.read_text()
-    except UnicodeDecodeError as error:
-        raise FailedPrecondition(f"{file.name} is no model of LightGBM: it is no text") from error
-    if not text.startswith("tree\n") or "\nend of trees\n" not in text:
-        raise FailedPrecondition(f"{file.name} is no model of LightGBM, or cut off")
-    return text
+        return model_text(content)
+    except ValueError as error:  # also what is no UTF-8
+        raise FailedPrecondition(f"{file.name} is no model of LightGBM: {str(error)[:200]}") from error
 
 
 def _objective(text: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlmesh_serving.predictors.base import Arrays, Predictor, only
 from mlmesh_serving.predictors.options import PredictorOptions
 from mlmesh_serving.predictors.pickles import SUFFIXES, load_pickle
+from mlmesh_serving.predictors.threads import limit_threads
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo, as_tensor
 
@@ -84,9 +85,7 @@ class SklearnPredictor(Predictor):
 
 def _limit_threads(estimator: Any, threads: int) -> None:
     """Limits the threads of the numeric libraries in this process, and of the estimator itself."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(limits=threads)
+    limit_threads(threads)
     get_params = getattr(estimator, "get_params", None)
     if get_params is None:
         return

@@ -18,12 +18,16 @@ from mlmesh_serving.predictors.pickles import SUFFIXES as PICKLES
 from mlmesh_serving.predictors.pickles import load_pickle
 from mlmesh_serving.predictors.probabilities import of_classes
 from mlmesh_serving.predictors.sklearn import SklearnPredictor
+from mlmesh_serving.predictors.threads import limit_threads
 from mlmesh_serving.predictors.ubjson import check_ubjson
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo
 
 SUFFIXES = (".json", ".ubj", ".bst", ".xgb")
 _LINEAR = "gblinear"
+_OPENING, _CLOSING = np.frombuffer(b"{[", np.uint8), np.frombuffer(b"}]", np.uint8)
+_PIECE = 1 << 20
+_MAX_DEPTH = 64
 _PROBABILITIES = {"binary:logistic", "multi:softprob"}
 
 
@@ -40,6 +44,7 @@ class XgboostPredictor(Predictor):
     def __init__(self, booster: Any, options: PredictorOptions) -> None:
         self._xgboost = require("xgboost")
         booster.set_param({"nthread": options.threads, "device": "cpu"})
+        limit_threads(options.threads)
         learner = json.loads(booster.save_config())["learner"]
         objective = learner["objective"]["name"]
         if options.method == "predict_proba" and objective not in _PROBABILITIES:
@@ -118,14 +123,14 @@ def load_xgboost(file: Path, kind: str = "Booster") -> Any:
     try:
         _check(content)
         made.load_model(content)
-    except (ValueError, RecursionError, xgboost.core.XGBoostError) as error:
+    except (ValueError, xgboost.core.XGBoostError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise FailedPrecondition(f"{file.name} is no model of XGBoost: {reason}") from error
     return made
 
 
 def _check(content: bytearray) -> None:
-    """Checks the form of a file: on some that are cut off the library ends the process.
+    """Checks the form of a file: on an empty or a deeply nested one the library ends the process.
 
     Raises:
         ValueError: It is neither JSON nor UBJSON, or cut off.
@@ -135,4 +140,21 @@ def _check(content: bytearray) -> None:
     if bytes(content[1:2]) in {b"L", b"l", b"I", b"i", b"U", b"$", b"#", b"}"}:
         check_ubjson(content)
     else:
-        json.loads(content)
+        _check_nesting(content)
+
+
+def _check_nesting(content: bytearray) -> None:
+    """Checks that a JSON document is not nested deeply and closes what it opens; the library reads the rest with care.
+
+    Brackets in texts count as well: XGBoost's names of features have none.
+    """
+    depth = 0
+    for at in range(0, len(content), _PIECE):
+        piece = np.frombuffer(content[at : at + _PIECE], np.uint8)
+        steps = np.isin(piece, _OPENING).astype(np.int32) - np.isin(piece, _CLOSING)
+        course = depth + np.cumsum(steps)
+        if course.max() > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        depth = int(course[-1])
+    if depth != 0:
+        raise ValueError("it is cut off")

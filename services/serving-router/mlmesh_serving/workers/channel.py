@@ -19,7 +19,7 @@ _MOST_PIECES: Final = 512  # of one sendmsg; the system takes 1024
 
 
 class Request(NamedTuple):
-    """A frame from the router; see `WireRequest`. `deadline` is by `time.monotonic`, 0 for any."""
+    """A frame from the router: see `WireRequest` and `frames`; `deadline` is by `time.monotonic`, 0 for any."""
 
     number: int
     door: Door
@@ -27,6 +27,7 @@ class Request(NamedTuple):
     body: Buffer
     json_length: int | None
     deadline: float
+    alone: bool
 
 
 class RouterGone(Exception):
@@ -132,7 +133,7 @@ class Channel:
         start, end = self._start, self._end
         if end - start < frames.REQUEST.size:
             return None
-        size, number, length, name_size, door, deadline = frames.REQUEST.unpack_from(self._buffer, start)
+        size, number, length, name_size, door, flags, deadline = frames.REQUEST.unpack_from(self._buffer, start)
         at = start + frames.REQUEST.size
         if end - at < name_size:
             return None
@@ -147,7 +148,7 @@ class Channel:
             self._start = end
         model = str(self._view[at : at + name_size], "utf-8")
         json_length = None if length == frames.ALL_JSON else length
-        return Request(number, frames.DOORS[door], model, body, json_length, deadline)
+        return Request(number, frames.DOORS[door], model, body, json_length, deadline, bool(flags & frames.ALONE))
 
     def _large(self, size: int, begun: memoryview) -> memoryview:
         """Reads the rest of a large body where it stays; nothing is cleared or copied for it."""

@@ -27,6 +27,7 @@ class Job:
         deadline: By `time.monotonic`; 0: any.
         arrived: By `time.monotonic`.
         rows: That it adds to a batch.
+        alone: It is answered by itself.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Job:
     deadline: float
     arrived: float
     rows: int
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,17 @@ class Engine:
         self._version = version
         self._limits = limits
 
-    def take(self, number: int, door: Door, model: str, body: Buffer, json_length: int | None, deadline: float) -> Job:
-        """Reads a request; arguments as in `WireRequest`."""
+    def take(
+        self,
+        number: int,
+        door: Door,
+        model: str,
+        body: Buffer,
+        json_length: int | None,
+        deadline: float,
+        alone: bool = False,
+    ) -> Job:
+        """Reads a request; arguments as in `WireRequest` and `Job`."""
         request: Decoded | ServiceError
         try:
             request = decode(door, model, self._version, body, json_length, self._limits)
@@ -75,7 +86,7 @@ class Engine:
         except Exception as error:
             request = _unexpected(error)
         rows = 1 if isinstance(request, ServiceError) else max(1, rows_of(request.tensors))
-        return Job(number, request, deadline, time.monotonic(), rows)
+        return Job(number, request, deadline, time.monotonic(), rows, alone)
 
     def answer(self, jobs: Sequence[Job]) -> list[Reply]:
         """Answers requests, together where that can be."""

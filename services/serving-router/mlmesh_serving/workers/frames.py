@@ -10,8 +10,8 @@ from typing import Final
 
 from mlmesh_serving.backend import Door
 
-REQUEST: Final = struct.Struct("<IQIHBxd")
-"""Bytes of the body, number of the request, bytes of JSON in the body, bytes of the model's name, door, deadline."""
+REQUEST: Final = struct.Struct("<IQIHBBd")
+"""Bytes of the body, number of the request, bytes of JSON in the body, of the model's name, door, flags, deadline."""
 ANSWER: Final = struct.Struct("<IQIBxxx")
 """Bytes of the body, number of the request, bytes of JSON in the body, gRPC's status code (0: it is the answer)."""
 LENGTH: Final = struct.Struct("<I")
@@ -22,6 +22,8 @@ MARK: Final = struct.Struct("<Q")
 ALL_JSON: Final = 0xFFFFFFFF
 """Bytes of JSON where all of the body is."""
 NO_DEADLINE: Final = 0.0
+ALONE: Final = 1
+"""A flag: the request is not to be joined with others."""
 TOKEN_BYTES: Final = 32
 
 DOOR_NUMBERS: Final = {Door.GRPC: 0, Door.REST_V2: 1, Door.REST_V1: 2, Door.EXPLAIN: 3}
@@ -29,5 +31,6 @@ DOORS: Final = {number: door for door, number in DOOR_NUMBERS.items()}
 
 BUFFER_BYTES: Final = 256 << 10
 """Of what is read at once; a frame that does not fit is read into memory of its own."""
-SOCKET_BYTES: Final = 1 << 20
-"""Asked of the system for each direction; it gives at most its own limit."""
+SOCKET_BYTES: Final = 4 << 20
+"""Of a socket, asked of the system for what is sent; it gives at most its own limit. Who writes more than that waits
+for the other to be scheduled and to read, again and again."""

@@ -1,6 +1,7 @@
 """The router's end of the socket to a worker: answers are read where they come, in few calls, and handed out."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -90,6 +91,9 @@ class Link(asyncio.BufferedProtocol):
         if self._peer is None:
             self._transport.abort()
             return False
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BYTES)
         self._peer.connected(self._transport)
         return True
 

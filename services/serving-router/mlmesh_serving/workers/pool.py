@@ -17,7 +17,7 @@ from mlmesh_serving.workers.worker import Entry, Worker, unavailable
 
 logger = logging.getLogger(__name__)
 
-_MOST_TRIES = 3
+_MOST_TRIES = 3  # of a request that no worker had begun: what ends them may be the reading of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class PoolLimits:
         body_bytes: Of their bodies together.
         timeout_seconds: That a request without a deadline may take.
         hang_seconds: How much longer than its deadline a request may take before its worker is killed.
+        crash_retries: How often a request is handed to another worker after the one that worked on it has ended.
         resident_bytes: Memory of a worker, beyond which another takes its place; 0: no limit.
     """
 
@@ -36,15 +37,17 @@ class PoolLimits:
     body_bytes: int = 512 << 20
     timeout_seconds: float = 300.0
     hang_seconds: float = 10.0
+    crash_retries: int = 1
     resident_bytes: int = 0
 
 
 class WorkerPool:
     """One revision of a model in processes of its own; see `Backend`.
 
-    Each worker has loaded the whole chain. A request goes to the one that has the fewest. When a worker ends, what it
-    was at is answered Unavailable, what it had not begun goes to others, and another takes its place; requests wait for
-    it if there is no other, and it comes soon.
+    Each worker has loaded the whole chain. A request goes to the one that has the fewest. When a worker ends, another
+    takes its place, and what it had not begun goes to others; so does what it was at, each request by itself, that the
+    one that ends processes be found; it is answered Unavailable when it has ended another, or if its worker was killed
+    because it hung. Requests wait for a worker if there is none, and one comes soon.
 
     Args:
         host: Starts workers.
@@ -185,7 +188,11 @@ class WorkerPool:
         self._all.discard(worker)
         begun, untouched = worker.split()
         for entry in begun:
-            self._fail(entry, unavailable(worker.killed_for or "ended"))
+            entry.begun += 1
+            if worker.killed_for or entry.begun > self._limits.crash_retries:
+                self._fail(entry, unavailable(worker.killed_for or "ended"))
+            else:
+                self._hand_over(entry)
         for entry in untouched:
             if entry.tries >= _MOST_TRIES:
                 self._fail(entry, unavailable("ended again"))

@@ -31,8 +31,7 @@ def main() -> None:
     socket_path, mark, token = sys.argv[1:4]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            connection.setsockopt(socket.SOL_SOCKET, option, frames.SOCKET_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BYTES)
         connection.connect(socket_path)
         connection.sendall(token.encode())
         channel = Channel(connection, Path(mark))
@@ -98,7 +97,7 @@ def _seconds_to_wait(waiting: deque[Job], batching: Batching) -> float | None:
     """Says how long others may still join; None: nobody is there, 0: no longer."""
     if not waiting:
         return None
-    if not batching.max_latency_seconds or sum(job.rows for job in waiting) >= batching.max_rows:
+    if not batching.max_latency_seconds or waiting[0].alone or sum(job.rows for job in waiting) >= batching.max_rows:
         return 0.0
     return max(0.0, waiting[0].arrived + batching.max_latency_seconds - time.monotonic())
 
@@ -106,7 +105,7 @@ def _seconds_to_wait(waiting: deque[Job], batching: Batching) -> float | None:
 def _next_batch(waiting: deque[Job], max_rows: int) -> list[Job]:
     batch = [waiting.popleft()]
     rows = batch[0].rows
-    while waiting and rows + waiting[0].rows <= max_rows:
+    while not batch[-1].alone and waiting and not waiting[0].alone and rows + waiting[0].rows <= max_rows:
         job = waiting.popleft()
         rows += job.rows
         batch.append(job)

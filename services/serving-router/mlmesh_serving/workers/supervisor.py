@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 from typing import Final, Protocol
@@ -53,7 +54,10 @@ class Supervisor:
         self._retiring: set[asyncio.Task[None]] = set()
         self.worker: Worker | None = worker
         group.join(worker)
-        self._task = asyncio.create_task(self._run(worker), name=f"supervise {group.model}")
+        # In a context of its own: what happens later has nothing to do with the call that asked for the model.
+        self._task = asyncio.create_task(
+            self._run(worker), name=f"supervise {group.model}", context=contextvars.Context()
+        )
 
     async def stop(self, grace_seconds: float) -> None:
         """Ends the worker when it has answered what it has, or after the grace."""

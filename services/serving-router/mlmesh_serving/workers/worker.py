@@ -28,12 +28,14 @@ class Entry:
         request: What is asked.
         future: Gets the answer.
         tries: How many workers it was handed to.
+        begun: How many workers ended while they worked on it.
         since: Loop's time when the last of them got it.
     """
 
     request: WireRequest
     future: "asyncio.Future[WireAnswer]"
     tries: int = 0
+    begun: int = 0
     since: float = 0.0
 
 
@@ -93,6 +95,7 @@ class Worker:
             frames.ALL_JSON if request.json_length is None else request.json_length,
             len(name),
             frames.DOOR_NUMBERS[request.door],
+            frames.ALONE if entry.begun else 0,
             request.deadline or frames.NO_DEADLINE,
         )
         if len(body) < _LARGE:
