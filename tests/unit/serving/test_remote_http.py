@@ -63,7 +63,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 1000), max_size=8), st.integers(1, 50), st.booleans())
 def test_an_answer_is_read_however_it_is_cut(body: bytes, places: list[int], chunk: int, informed: bool) -> None:
     chunks = [body[n : n + chunk] for n in range(0, len(body), chunk)]
@@ -79,7 +79,7 @@ def test_an_answer_is_read_however_it_is_cut(body: bytes, places: list[int], chu
         assert exchange(cut(said, places), closes=closes) == (201, body, again)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.binary(min_size=1, max_size=120), st.lists(st.integers(0, 200), max_size=4))
 def test_anything_ends_in_an_answer_or_an_error(said: bytes, places: list[int]) -> None:
     for data in (said, b"HTTP/1.1 200 OK\r\n" + said, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + said):
