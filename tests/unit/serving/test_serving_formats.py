@@ -15,6 +15,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_serving.predictors.base import Predictor, bind
 from mlmesh_serving.predictors.formats import FORMATS
 from mlmesh_serving.predictors.options import METHODS, VERSIONS, PredictorOptions, parse_options
+from mlmesh_serving.predictors.ubjson import check_ubjson
 from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Tensor, TensorInfo
 from sklearn.datasets import load_breast_cancer, load_iris
@@ -165,6 +166,15 @@ def test_an_xgboost_model_that_is_cut_off_anywhere(tmp_path, xgb_model, form):
     for cut in np.linspace(1, len(whole) - 1, 25, dtype=int):
         (tmp_path / f"model.{form}").write_bytes(whole[:cut])
         refused("xgboost", tmp_path, "is no model of XGBoost", code=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=80) | st.lists(st.sampled_from(b"{}[]$#ZTFNSHiUIlLdD\x00\x01\xff"), max_size=80).map(bytes))
+def test_any_bytes_are_ubjson_or_refused(content):
+    with contextlib.suppress(ValueError):
+        check_ubjson(content)
+    with pytest.raises(ValueError, match=r"cut off|no UBJSON|negative|nested|more stands"):
+        check_ubjson(content + b"{" * 100)
 
 
 # LightGBM

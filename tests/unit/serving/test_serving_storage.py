@@ -354,6 +354,14 @@ def test_what_was_used_longest_ago_goes_first(tmp_path):
     assert kept(cache, old, new, ancient) == [True, True, False]
 
 
+def test_what_is_old_goes_also_where_nothing_new_comes(tmp_path):
+    ancient = fill(ModelCache(tmp_path, max_bytes=1000, max_age_seconds=1000), "ancient", 1, age=2000)
+    cache = ModelCache(tmp_path, max_bytes=1000, max_age_seconds=1000)
+    with cache.source("s3://a/b"):
+        pass
+    assert kept(cache, ancient) == [False]
+
+
 def test_what_is_in_use_stays(tmp_path):
     cache = ModelCache(tmp_path, max_bytes=50, max_age_seconds=1000)
     used = fill(cache, "used", 100, age=500)

@@ -7,10 +7,11 @@ is `~leaf`; an inner child comes behind its parent.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
 
 _END = b"\nend of trees"
 _CATEGORICAL = 1
@@ -36,9 +37,11 @@ def model_text(content: bytes) -> str:
     if len(header.get("feature_names", "").split(" ")) != features:
         raise ValueError("feature_names and max_feature_idx differ")
     _check_classes(header)
-    sizes = _numbers(header, "tree_sizes", np.dtype(np.int64)) if "tree_sizes" in header else np.zeros(0, np.int64)
+    sizes = header.get("tree_sizes", "").split()
+    if not all(size.isascii() and size.isdecimal() for size in sizes):
+        raise ValueError("tree_sizes holds what is no number")
     at = start
-    for index, size in enumerate(sizes.tolist()):
+    for index, size in enumerate(map(int, sizes)):
         block = content[at : at + size]
         if size <= 0 or at + size > end + 1 or not block.startswith(b"Tree=%d\n" % index):
             raise ValueError(f"tree {index} does not lie where tree_sizes says")
@@ -49,7 +52,7 @@ def model_text(content: bytes) -> str:
         except ValueError as error:
             raise ValueError(f"tree {index}: {error}") from error
         at += size
-    if not sizes.size or b"Tree=" in content[at:end]:
+    if not sizes or b"Tree=" in content[at:end]:
         raise ValueError("tree_sizes does not say where all trees lie")
     return f"{content[:end].decode()}{_END.decode()}\n"
 
@@ -66,42 +69,36 @@ def _check_classes(header: Mapping[str, str]) -> None:
         raise ValueError("objective and num_class differ")
 
 
-def _check_tree(tree: Mapping[str, str], features: int) -> None:
-    for name, value in tree.items():
-        if not _NUMBERS.fullmatch(value):
-            raise ValueError(f"{name[:50]!r} holds what is no number")
-        _numbers(tree, name, np.dtype(float))
-    _whole(tree, "num_cat")
-    leaves = _whole(tree, "num_leaves")
+def _check_tree(lines: Mapping[str, str], features: int) -> None:
+    tree = {name: _numbers(name, value) for name, value in lines.items()}
+    leaves, categories = _one(tree, "num_leaves"), _one(tree, "num_cat")
     if not 1 <= leaves <= _MAX_LEAVES:
         raise ValueError("num_leaves is wrong")
-    _sized(_numbers(tree, "leaf_value", np.dtype(float)), leaves, "leaf_value")
+    _sized(tree, "leaf_value", leaves)
     inner = leaves - 1
     if not inner:
         return
-    integers = np.dtype(np.int64)
-    split = _sized(_numbers(tree, "split_feature", integers), inner, "split_feature")
-    threshold = _sized(_numbers(tree, "threshold", np.dtype(float)), inner, "threshold")
+    threshold = _sized(tree, "threshold", inner)
+    split = _integers(tree, "split_feature", inner)
     if split.min() < 0 or split.max() >= features:
         raise ValueError("split_feature is beyond the features")
     nodes = np.arange(inner)
     for name in ("left_child", "right_child"):
-        child = _sized(_numbers(tree, name, integers), inner, name)
+        child = _integers(tree, name, inner)
         if child.min() < -leaves or child.max() >= inner or (child[child >= 0] <= nodes[child >= 0]).any():
             raise ValueError(f"{name} is beyond the tree, or leads back")
-    kinds = _sized(_numbers(tree, "decision_type", integers), inner, "decision_type") if "decision_type" in tree else 0
-    categorical = np.asarray(kinds) & _CATEGORICAL != 0
-    if np.any(categorical):
-        _check_categories(tree, threshold[categorical])
+    if "decision_type" in tree:
+        categorical = _integers(tree, "decision_type", inner) & _CATEGORICAL != 0
+        if categorical.any():
+            _check_categories(tree, threshold[categorical], categories)
 
 
-def _check_categories(tree: Mapping[str, str], threshold: NDArray[Any]) -> None:
-    count = _whole(tree, "num_cat")
-    bounds = _sized(_numbers(tree, "cat_boundaries", np.dtype(np.int64)), count + 1, "cat_boundaries")
-    words = len(_numbers(tree, "cat_threshold", np.dtype(np.int64)))
+def _check_categories(tree: Mapping[str, Numbers], threshold: Numbers, categories: int) -> None:
+    bounds = _integers(tree, "cat_boundaries", categories + 1)
+    words = len(tree.get("cat_threshold", ()))
     if bounds[0] != 0 or (np.diff(bounds) < 0).any() or bounds[-1] != words:
         raise ValueError("cat_boundaries do not fit cat_threshold")
-    if threshold.min() < 0 or threshold.max() >= count:
+    if threshold.min() < 0 or threshold.max() >= categories:
         raise ValueError("threshold is beyond the categories")
 
 
@@ -111,21 +108,34 @@ def _lines(block: bytes) -> dict[str, str]:
 
 
 def _whole(lines: Mapping[str, str], name: str) -> int:
-    if not lines.get(name, "").isdecimal():
+    text = lines.get(name, "")
+    if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{name} is missing, or no number")
-    return int(lines[name])
+    return int(text)
 
 
-def _numbers(lines: Mapping[str, str], name: str, dtype: "np.dtype[Any]") -> NDArray[Any]:
-    if name not in lines:
-        raise ValueError(f"{name} is missing")
+def _numbers(name: str, text: str) -> Numbers:
+    if not _NUMBERS.fullmatch(text):  # Python reads more as a number than the library does
+        raise ValueError(f"{name[:50]!r} holds what is no number")
     try:
-        return np.array(lines[name].split(), dtype)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name} holds what is no number") from error
+        return np.array(text.split(), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{name[:50]!r} holds what is no number") from error
 
 
-def _sized(numbers: NDArray[Any], count: int, name: str) -> NDArray[Any]:
-    if len(numbers) != count:
-        raise ValueError(f"{name} must hold {count} numbers, got {len(numbers)}")
+def _sized(tree: Mapping[str, Numbers], name: str, count: int) -> Numbers:
+    numbers = tree.get(name)
+    if numbers is None or len(numbers) != count:
+        raise ValueError(f"{name} must hold {count} numbers")
     return numbers
+
+
+def _integers(tree: Mapping[str, Numbers], name: str, count: int) -> NDArray[np.int64]:
+    numbers = _sized(tree, name, count)
+    if not (np.abs(numbers) < 1 << 52).all() or (numbers % 1 != 0).any():
+        raise ValueError(f"{name} must hold integers")
+    return numbers.astype(np.int64)
+
+
+def _one(tree: Mapping[str, Numbers], name: str) -> int:
+    return int(_integers(tree, name, 1)[0])

@@ -9,10 +9,10 @@ _MAX_DEPTH = 64
 
 
 def check_ubjson(content: bytes | bytearray) -> None:
-    """Checks that a document is whole.
+    """Checks that a document is whole, and alone.
 
     Raises:
-        ValueError: It is cut off, or no UBJSON.
+        ValueError: It is cut off, or no UBJSON, or more stands behind it.
     """
     _Reader(content).document()
 
@@ -30,6 +30,8 @@ class _Reader:
 
     def document(self) -> None:
         self._value(self._take(1), 0)
+        if self._at != len(self._content):
+            raise ValueError("more stands behind it")
 
     def _take(self, count: int) -> bytes:
         end = self._at + count

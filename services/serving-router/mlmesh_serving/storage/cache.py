@@ -20,6 +20,7 @@ from typing import IO
 from mlmesh_kit.files import remove_tree
 
 _SCRATCH_SECONDS = 86_400.0
+_PRUNE_SECONDS = 3600.0
 
 
 class Kind(Enum):
@@ -90,11 +91,14 @@ class ModelCache:
         self._scratch = folder / "scratch"
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
+        self._pruned = float("-inf")
 
     @contextlib.contextmanager
     def source(self, uri: str) -> Iterator[OpenSource]:
         """Opens a source; waits while another thread or process has it open."""
         self._make()
+        if time.monotonic() - self._pruned > _PRUNE_SECONDS:  # what is old goes, also where nothing new comes
+            self.prune()
         path = self._sources / hashlib.sha256(uri.encode()).hexdigest()
         with _locked(path, fcntl.LOCK_EX) as file:
             os.utime(path)
@@ -147,6 +151,7 @@ class ModelCache:
         Args:
             keep: Name of content that stays.
         """
+        self._pruned = time.monotonic()
         now = time.time()
         entries = sorted(((self._used(folder), folder) for folder in self._folders()), reverse=True)
         total = 0
