@@ -125,6 +125,8 @@ class RevisionLoader:
             FailedPrecondition, InvalidArgument: It cannot be loaded.
             Unavailable: Not now.
         """
+        modules = WARM_MODULES.get(spec.predictor.format, ())
+        await self._host.warm_up(modules)  # it imports while the files are brought
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
@@ -132,7 +134,7 @@ class RevisionLoader:
             pool = WorkerPool(
                 self._host,
                 plan,
-                modules=WARM_MODULES.get(spec.predictor.format, ()),
+                modules=modules,
                 limits=self._pool_limits,
                 env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",

@@ -32,6 +32,7 @@ from mlmesh_serving.workers import supervisor
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, ChainFiles, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
+from prometheus_client import REGISTRY
 from sklearn.linear_model import LinearRegression
 
 # The first number of a request says what is to happen.
@@ -201,7 +202,13 @@ def test_nothing_is_tried_again_if_so_told(world):
     assert [isinstance(one, Unavailable) for one in found] == [False, True, False]
 
 
+def ends() -> float:
+    """How many workers have ended unasked, as the metrics say."""
+    return REGISTRY.get_sample_value("mlmesh_serving_worker_ends_total", {"model": "m"}) or 0
+
+
 def test_the_only_worker_is_followed_by_another_and_requests_wait_for_it(world):
+    before = ends()
     pool = world.pool(batching=Batching(1))
     first = pool.pids
     found = submit(world, pool, 1, CRASH, 2, 3)
@@ -210,6 +217,7 @@ def test_the_only_worker_is_followed_by_another_and_requests_wait_for_it(world):
     os.kill(pool.pids[0], signal.SIGKILL)
     world.until(lambda: not pool.ready)
     assert submit(world, pool, 4) == [[4]]
+    world.until(lambda: ends() >= before + 3)  # the request that crashes was tried twice
 
 
 def test_a_model_that_crashes_again_and_again_is_refused_at_once(world, monkeypatch):

@@ -8,10 +8,13 @@ import random
 from typing import Final, Protocol
 
 from mlmesh_kit.errors import ServiceError
+from prometheus_client import Counter
 
 from mlmesh_serving.workers.worker import Worker
 
 logger = logging.getLogger(__name__)
+
+WORKER_ENDS = Counter("mlmesh_serving_worker_ends_total", "Worker processes that ended unasked", ["model"])
 
 STABLE_SECONDS: Final = 10.0
 """A worker that has lived so long ended by chance: its successor comes at once."""
@@ -128,6 +131,7 @@ class Supervisor:
                 worker.kill("closed its connection and went on")
                 status = await worker.process.wait()
             how = worker.killed_for or status.describe()
+            WORKER_ENDS.labels(self._group.model).inc()
             logger.warning("a worker ended", extra={**self._about(worker), "how": how})
 
     def _about(self, worker: Worker) -> dict[str, object]:
