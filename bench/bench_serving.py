@@ -75,7 +75,7 @@ def table(turns: Turns, rows: Sequence[Row], servers: Sequence[Server]) -> list[
         for name, one in results.items():
             line = f"{row.label:24} {name:22}"
             if isinstance(one, str):
-                print(f"{line} refuses it: {one}")
+                print(f"{line} not measured: {one}", flush=True)
                 continue
             load = loads[name]
             line += f" {load.rate:9.0f} {_p50(load):9.3f} {load.percentile(99):9.3f} {one.cpu:7.3f}"
@@ -126,9 +126,9 @@ def stages(turns: Turns, server: Server, file: Path) -> None:
     for door in ("gRPC", "REST"):
         rows = [Row(name, request(door, name, model.data), model, 1) for name in (model.name, "staged")]
         found = turns.measure([(row, server) for row in rows])
-        refusals = [one for one in found if isinstance(one, str)]
-        if refusals:
-            print(f"{door:24} refused: {refusals[0]}")
+        troubles = [one for one in found if isinstance(one, str)]
+        if troubles:
+            print(f"{door:24} not measured: {troubles[0]}", flush=True)
             continue
         without, with_them = (_p50(one.load) for one in found if isinstance(one, Found))
         more = with_them - without

@@ -17,7 +17,7 @@ from bench.serving_servers import Server
 
 MOST_OTHERS = 0.25
 """CPUs that other processes may use while a server is measured; beyond it, it is measured again."""
-TRIES = 4
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,18 @@ class Turns:
         """Measures each case, again and again (A B C A B C ...).
 
         Returns:
-            For each: what was found, or why the server refuses the request.
+            For each: what was found, or why there is nothing: the server refuses the request, or a run went wrong.
         """
         lengths = [checked(row, server) for row, server in cases]
         found: list[Found | str] = [length if isinstance(length, str) else Found() for length in lengths]
         for _ in range(self._repeats):
-            for (row, server), length, results in zip(cases, lengths, found, strict=True):
+            for number, ((row, server), length) in enumerate(zip(cases, lengths, strict=True)):
+                results = found[number]
                 if isinstance(length, int) and isinstance(results, Found):
-                    results.repeats.append(self._quietly(row, server, length))
+                    try:
+                        results.repeats.append(self._quietly(row, server, length))
+                    except BadRun as error:
+                        found[number] = str(error).partition("\n")[0]
         return found
 
     def _quietly(self, row: Row, server: Server, length: int) -> Once:
@@ -142,9 +146,9 @@ def checked(row: Row, server: Server) -> int | str:
     try:
         found, length = ask(row.sent, server.grpc, server.http)
     except grpc.RpcError as error:
-        return f"{error.code().name} {error.details()}"
+        return f"refused: {error.code().name} {error.details()}"
     except httpx.HTTPStatusError as error:
-        return f"{error.response.status_code} {error.response.text[:200]}"
+        return f"refused: {error.response.status_code} {error.response.text[:200]}"
     if not np.allclose(found, row.model.expected, rtol=1e-3, atol=1e-3):
         raise BadRun(f"{server.name} answers {found}, and the model {row.model.expected}")
     return length
