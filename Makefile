@@ -9,7 +9,7 @@ PYPROJECTS := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.to
 MEMBERS := protos kit mesh services/pipeline services/katib-suggestion services/metadata services/serving-router services/profile
 
 .DEFAULT_GOAL := help
-.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline bench-katib bench-serving chaos wheels lock clean
+.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline bench-katib bench-serving soak-serving chaos wheels lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-katib: install .venvs/tuning/.installed ## Measure our tuning algorithms b
 
 bench-serving: install protos $(SERVING_PEERS) ## Measure the serving router beside MLServer and kserve
 	$(BIN)/python -m bench.bench_serving $(BENCH_ARGS)
+
+soak-serving: install protos ## Load, update and kill the serving router for MINUTES=5, every answer checked
+	$(BIN)/python -m bench.serving_soak --minutes $(or $(MINUTES),5)
 
 chaos: install protos ## Kill the pipeline service, its launcher and Envoy 20 times during 50 runs of 20 tasks
 	MLMESH_CHAOS=full $(BIN)/python -m pytest -rP tests/e2e/test_pipeline_chaos.py

@@ -181,9 +181,19 @@ def mesh(folder: Path) -> Iterator[Server]:
         subprocess.run([*command, "down", "--data-dir", str(folder)], capture_output=True, check=True)
 
 
-def manifest(name: str, file: Path, *, staged: bool = False, **predictor: Any) -> dict[str, Any]:
-    """Makes the manifest of an InferenceService of a model's file; with stages, before and after it."""
-    model = {"modelFormat": {"name": "sklearn"}, "storageUri": file.as_uri()}
+def manifest(
+    name: str, file: Path, *, method: str = "predict", staged: bool = False, **predictor: Any
+) -> dict[str, Any]:
+    """Makes the manifest of an InferenceService.
+
+    Args:
+        name: Of the model.
+        file: The model's.
+        method: Of the model.
+        staged: With a preprocessor and a postprocessor.
+        predictor: Further fields of the predictor.
+    """
+    model = {"modelFormat": {"name": "sklearn"}, "storageUri": file.as_uri(), "method": method}
     spec: dict[str, Any] = {"predictor": {"model": model, **predictor}}
     if staged:
         storage = file.parent.as_uri()
