@@ -3,6 +3,7 @@
 import collections
 
 import pytest
+
 from bench.serving_models import iris
 from bench.serving_servers import Server
 from bench.serving_soak import Soak, Tally, report
