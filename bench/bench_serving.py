@@ -16,20 +16,20 @@ import argparse
 import contextlib
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import serving_h2load as h2load
 from bench.serving_h2load import Load
 from bench.serving_measuring import Found, Row, Turns
-from bench.serving_models import Model, ask, iris, request, wide
+from bench.serving_models import Model, iris, request, wide
+from bench.serving_ourselves import cold_start, idle_memory, remote, stages, verdict
 from bench.serving_servers import KSERVE, MLSERVER, Server, deploy, kserve, manifest, mesh, mlserver, router
 
 OURS, BEHIND_ENVOY, PEER, PEERS_DEFAULT = "mlmesh", "mlmesh, Envoy", "MLServer", "MLServer, 1 workers"
 CLIENTS = (1, 16, 64)
 LEAST_RATE, LEAST_LARGE_RATE, MOST_P50 = 3, 2, 0.6
-MOST_IDLE_MB, MOST_STAGES_MS = 150, 0.15
+PARTS = ("memory", "stages", "remote", "cold", "small", "large")
 Loads = Mapping[str, Load]
 """By the name of the server."""
 
@@ -38,12 +38,6 @@ def heading(title: str) -> None:
     """Prints the head of a table."""
     columns = f"{'req/s':>9} {'p50 ms':>9} {'p99 ms':>9} {'CPU ms':>7}"
     print(f"\n{title}\n{'':47} {columns} {'req/s x':>8} {'p50 x':>7} {'default x':>9}   (x: ratio to MLServer)")
-
-
-def verdict(value: float, target: float, *, at_least: bool = False) -> str:
-    """Tells whether a target is met."""
-    met = value >= target if at_least else value <= target
-    return f"{'>=' if at_least else '<='} {target:g}: {'met' if met else 'MISSED'}"
 
 
 def best_peer(loads: Loads, key: Callable[[Load], float]) -> float | None:
@@ -118,36 +112,6 @@ def large_tensors(turns: Turns, servers: Sequence[Server]) -> None:
     table(turns, rows, servers)
 
 
-def stages(turns: Turns, server: Server, file: Path) -> None:
-    """A preprocessor and a postprocessor in the process, beside none."""
-    model = iris()
-    deploy(server, manifest("staged", file, staged=True))
-    print("\npreprocessor and postprocessor in process, one client")
-    for door in ("gRPC", "REST"):
-        rows = [Row(name, request(door, name, model.data), model, 1) for name in (model.name, "staged")]
-        found = turns.measure([(row, server) for row in rows])
-        troubles = [one for one in found if isinstance(one, str)]
-        if troubles:
-            print(f"{door:24} not measured: {troubles[0]}", flush=True)
-            continue
-        without, with_them = (_p50(one.load) for one in found if isinstance(one, Found))
-        more = with_them - without
-        times = f"p50 {without:.3f} ms without, {with_them:.3f} ms with"
-        print(f"{door:24} {times}: {more:+.3f} ms {verdict(more, MOST_STAGES_MS)}", flush=True)
-
-
-def idle_memory(folder: Path) -> None:
-    """The router with one model that has answered once."""
-    model = iris()
-    with router(folder) as server:
-        deploy(server, manifest(model.name, model.write(folder / "artifacts")))
-        ask(request("gRPC", model.name, model.data), server.grpc, server.http)
-        time.sleep(3)
-        memory, processes = server.memory(), len(server.processes())
-    told = f"{memory:.0f} MB (proportional set size of {processes} processes)"
-    print(f"\nmemory of an idle router with one model: {told} {verdict(memory, MOST_IDLE_MB)}", flush=True)
-
-
 def _p50(load: Load) -> float:
     return load.percentile(50)
 
@@ -167,6 +131,10 @@ def _measure(parts: Sequence[str], turns: Turns, folder: Path, *, with_peers: bo
         servers = [_deployed(ours, folder / "router" / "artifacts", models)]
         if "stages" in parts:
             stages(turns, ours, folder / "router" / "artifacts" / "iris" / "model.joblib")
+        if "remote" in parts:
+            remote(turns, ours, folder / "front")
+        if "cold" in parts:
+            cold_start(folder / "cold")
         if "small" in parts or "large" in parts:
             behind = stack.enter_context(mesh(folder / "mesh"))
             servers.append(_deployed(behind, folder / "mesh" / "artifacts", models))
@@ -182,8 +150,7 @@ def _measure(parts: Sequence[str], turns: Turns, folder: Path, *, with_peers: bo
 def main() -> int:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["memory", "stages", "small", "large"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART", help=" ".join(parts))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=" ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without-peers", action="store_true", help="measure only ourselves")

@@ -60,15 +60,15 @@ class Server:
         first = psutil.Process(self.pid)
         return [first, *first.children(recursive=True)]
 
-    def memory(self) -> float:
-        """Gives its memory in MB: the proportional set size (shared pages divided among those that share them)."""
-        total = 0
+    def memory(self) -> list[float]:
+        """Gives the memory of each process in MB: proportional set size (shared pages divided among their users)."""
+        found = []
         for process in self.processes():
             try:
-                total += process.memory_full_info().pss
+                found.append(process.memory_full_info().pss / 1e6)
             except psutil.NoSuchProcess:
                 continue
-        return total / 1e6
+        return found
 
     def cpu_seconds(self) -> float:
         """Gives the CPU time of all its processes so far."""

@@ -203,7 +203,7 @@ class Soak:
     async def _sample(self, end: float) -> None:
         while time.monotonic() < end:
             await asyncio.sleep(SAMPLE_SECONDS)
-            self.tally.memory.append(await asyncio.to_thread(self._server.memory))
+            self.tally.memory.append(sum(await asyncio.to_thread(self._server.memory)))
 
 
 def _settled(status: Any) -> bool:
