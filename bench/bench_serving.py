@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=" ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tries", type=int, default=3, help="of each repeat, while other processes are busy")
     parser.add_argument("--without-peers", action="store_true", help="measure only ourselves")
     options = parser.parse_args()
     if not h2load.installed():
@@ -162,7 +163,7 @@ def main() -> int:
         print("the peers are not installed: make bench-serving", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        turns = Turns(options.seconds, options.repeats)
+        turns = Turns(options.seconds, options.repeats, options.tries)
         _measure(options.only, turns, Path(folder), with_peers=not options.without_peers)
     return 0
 

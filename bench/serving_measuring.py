@@ -17,7 +17,6 @@ from bench.serving_servers import Server
 
 MOST_OTHERS = 0.25
 """CPUs that other processes may use while a server is measured; beyond it, it is measured again."""
-TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,11 @@ class Turns:
     Args:
         seconds: Of each measurement, after a warm-up of a third of it.
         repeats: Of each.
+        tries: Of each repeat, while others disturb it; the least disturbed counts.
     """
 
-    def __init__(self, seconds: float, repeats: int) -> None:
-        self._seconds, self._warm_up, self._repeats = seconds, seconds / 3, repeats
+    def __init__(self, seconds: float, repeats: int, tries: int) -> None:
+        self._seconds, self._warm_up, self._repeats, self._tries = seconds, seconds / 3, repeats, tries
 
     def measure(self, cases: Sequence[tuple[Row, Server]]) -> list[Found | str]:
         """Measures each case, again and again (A B C A B C ...).
@@ -115,7 +115,7 @@ class Turns:
 
     def _quietly(self, row: Row, server: Server, length: int) -> Once:
         tries: list[Once] = []
-        while len(tries) < TRIES and (not tries or tries[-1].others > MOST_OTHERS):
+        while len(tries) < self._tries and (not tries or tries[-1].others > MOST_OTHERS):
             tries.append(self._once(row, server, length))
         return min(tries, key=lambda one: one.others)
 
