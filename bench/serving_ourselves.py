@@ -14,7 +14,7 @@ from mlmesh_protos.inference import grpc_service_pb2, grpc_service_pb2_grpc
 
 from bench.serving_measuring import Found, Row, Turns
 from bench.serving_models import Request, ask, iris, request
-from bench.serving_servers import Server, deploy, manifest, router
+from bench.serving_servers import Server, deploy, inference_service, manifest, router
 
 MOST_IDLE_MB = 150
 MOST_STAGES_MS = 0.15
@@ -83,9 +83,8 @@ def remote(turns: Turns, behind: Server, folder: Path) -> None:
     with router(folder) as front:
         for door, url in (("gRPC", f"grpc://{behind.grpc}"), ("REST", behind.http)):
             name = f"by-{door.lower()}"
-            head = manifest(name, Path("/"))
-            described = {**head, "spec": {"predictor": {"remote": {"url": url, "model": model.name}}}}
-            refusal = _refused(front, described)
+            elsewhere = {"predictor": {"remote": {"url": url, "model": model.name}}}
+            refusal = _refused(front, inference_service(name, elsewhere))
             if refusal:
                 print(f"{door:24} not measured: {refusal}", flush=True)
                 continue

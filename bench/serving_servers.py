@@ -199,8 +199,13 @@ def manifest(
         storage = file.parent.as_uri()
         spec["preprocessor"] = {"python": {"class": "stages:scale", "storageUri": storage}}
         spec["postprocessor"] = {"python": {"class": "stages:label", "storageUri": storage}}
-    head = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": name}}
-    return {**head, "spec": spec}
+    return inference_service(name, spec)
+
+
+def inference_service(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes a manifest of a spec."""
+    head = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+    return {**head, "metadata": {"name": name}, "spec": spec}
 
 
 def deploy(server: Server, described: Mapping[str, Any], timeout_seconds: float = 60) -> None:
