@@ -10,6 +10,7 @@ and then. Every answer that is not OK is a lost request. Ends with 1 if a reques
 import argparse
 import asyncio
 import collections
+import itertools
 import random
 import statistics
 import tempfile
@@ -34,6 +35,7 @@ MOST_ROWS = 8
 DEADLINE_SECONDS = 10.0
 ROLL_SECONDS, KILL_SECONDS, CHURN_SECONDS, SAMPLE_SECONDS = 2.0, 5.0, 3.0, 1.0
 AFTER_KILL_SECONDS = 1.0
+SETTLED_SECONDS = 5.0
 NAME = f"{PARENT}/inferenceservices/soak"
 
 
@@ -47,6 +49,7 @@ class Tally:
         after_kill: Those of them whose answer came shortly after a kill.
         wrong: Answers with other values than may have come.
         updates, canaries, reloads, kills: How many there were.
+        again: Updates and reloads that were asked for again: the process that loaded the model had been killed.
         memory: MB of the router and all below it, as time went on.
         notes: What the service does not do.
     """
@@ -59,6 +62,7 @@ class Tally:
     canaries: int = 0
     reloads: int = 0
     kills: int = 0
+    again: int = 0
     memory: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -170,23 +174,34 @@ class Soak:
             current, self._may_answer = following, {following}
 
     async def _update(self, control: Any, model: int, **predictor: Any) -> None:
-        """Changes what is served, and waits until it is."""
-        change = inference_service_pb2.UpdateInferenceServiceRequest(name=NAME)
-        described = manifest("soak", self._files[model], method="predict_proba", **predictor)
-        json_format.ParseDict(described, change.manifest)
-        found = await control.UpdateInferenceService(change)
-        while not _settled(found.status):
-            await asyncio.sleep(0.05)
-            question = inference_service_pb2.GetInferenceServiceRequest(name=NAME)
-            found = await control.GetInferenceService(question, timeout=DEADLINE_SECONDS)
+        """Changes what is served, and waits until it is; asks again, with another spec, where it is not."""
+        for attempt in itertools.count():
+            described = manifest(
+                "soak", self._files[model], method="predict_proba", maxReplicas=9 + attempt, **predictor
+            )
+            change = inference_service_pb2.UpdateInferenceServiceRequest(name=NAME)
+            json_format.ParseDict(described, change.manifest)
+            found = await control.UpdateInferenceService(change)
+            deadline = time.monotonic() + SETTLED_SECONDS
+            while not _settled(found.status) and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+                question = inference_service_pb2.GetInferenceServiceRequest(name=NAME)
+                found = await control.GetInferenceService(question, timeout=DEADLINE_SECONDS)
+            if _settled(found.status):
+                return
+            self.tally.again += 1
 
     async def _reload(self, stub: Any, end: float) -> None:
         """Unloads another model and loads it again."""
         while time.monotonic() + CHURN_SECONDS < end:
             await asyncio.sleep(CHURN_SECONDS)
             await stub.RepositoryModelUnload(grpc_service_pb2.RepositoryModelUnloadRequest(model_name="other"))
-            await stub.RepositoryModelLoad(grpc_service_pb2.RepositoryModelLoadRequest(model_name="other"))
-            self.tally.reloads += 1
+            try:
+                await stub.RepositoryModelLoad(grpc_service_pb2.RepositoryModelLoadRequest(model_name="other"))
+                self.tally.reloads += 1
+            except grpc.aio.AioRpcError as error:
+                self.tally.again += 1
+                self.tally.notes.append(f"a reload failed: {error.code().name} {error.details()}")
 
     async def _kill(self, end: float) -> None:
         """Kills one of the processes below the router."""
