@@ -34,7 +34,7 @@ GRPC_CLIENTS, REST_CLIENTS = 12, 4
 MOST_ROWS = 8
 DEADLINE_SECONDS = 10.0
 ROLL_SECONDS, KILL_SECONDS, CHURN_SECONDS, SAMPLE_SECONDS = 2.0, 5.0, 3.0, 1.0
-AFTER_KILL_SECONDS = 1.0
+AFTER_KILL_SECONDS = 3.0
 SETTLED_SECONDS = 5.0
 NAME = f"{PARENT}/inferenceservices/soak"
 
@@ -45,8 +45,7 @@ class Tally:
 
     Attributes:
         answers: By protocol.
-        lost: Requests without a good answer, by what came instead.
-        after_kill: Those of them whose answer came shortly after a kill.
+        lost: Requests without a good answer, by what came instead, and what was killed shortly before.
         wrong: Answers with other values than may have come.
         updates, canaries, reloads, kills: How many there were.
         again: Updates and reloads that were asked for again: the process that loaded the model had been killed.
@@ -56,7 +55,6 @@ class Tally:
 
     answers: collections.Counter[str] = field(default_factory=collections.Counter)
     lost: collections.Counter[str] = field(default_factory=collections.Counter)
-    after_kill: int = 0
     wrong: list[str] = field(default_factory=list)
     updates: int = 0
     canaries: int = 0
@@ -83,7 +81,7 @@ class Soak:
         self._flowers = load_iris().data
         self._expected = [model.estimator.predict_proba(self._flowers) for model in models]
         self._may_answer = {0}
-        self._killed = 0.0
+        self._killed, self._killed_at = "", 0.0
         self._random = random.Random(0)
 
     async def run(self, seconds: float) -> None:
@@ -137,9 +135,8 @@ class Soak:
                 self._lose(f"REST {response.status_code} {response.text[:200]}")
 
     def _lose(self, what: str) -> None:
-        self.tally.lost[what] += 1
-        if time.monotonic() - self._killed < AFTER_KILL_SECONDS:
-            self.tally.after_kill += 1
+        lately = time.monotonic() - self._killed_at < AFTER_KILL_SECONDS
+        self.tally.lost[f"{what}, after a kill of {self._killed}" if lately else what] += 1
 
     def _check(self, protocol: str, chosen: slice, found: list[float], allowed: set[int]) -> None:
         """Compares an answer with those of the models that may have answered from when it was asked until now."""
@@ -211,8 +208,9 @@ class Soak:
             if not below:
                 self.tally.notes.append("no kills: the router has no other processes")
                 return
-            self._killed = time.monotonic()
-            self._random.choice(below).kill()
+            chosen = self._random.choice(below)
+            self._killed, self._killed_at = " ".join(chosen.cmdline())[-60:], time.monotonic()
+            chosen.kill()
             self.tally.kills += 1
 
     async def _sample(self, end: float) -> None:
@@ -237,7 +235,7 @@ def report(tally: Tally, seconds: float) -> int:
     for note in tally.notes:
         print(note)
     lost = sum(tally.lost.values())
-    print(f"lost: {lost} (0 wanted); {tally.after_kill} of them within {AFTER_KILL_SECONDS:g} s of a kill")
+    print(f"lost: {lost} (0 wanted)")
     for what, count in tally.lost.most_common(10):
         print(f"  {count} x {what}")
     print(f"wrong: {len(tally.wrong)} (0 wanted)")
