@@ -209,7 +209,8 @@ class Soak:
                 self.tally.notes.append("no kills: the router has no other processes")
                 return
             chosen = self._random.choice(below)
-            self._killed, self._killed_at = " ".join(chosen.cmdline())[-60:], time.monotonic()
+            self._killed = f"{chosen.name()} ({' '.join(chosen.cmdline())[-60:]})"
+            self._killed_at = time.monotonic()
             chosen.kill()
             self.tally.kills += 1
 
