@@ -9,7 +9,7 @@ PYPROJECTS := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.to
 MEMBERS := protos kit mesh services/pipeline services/katib-suggestion services/metadata services/serving-router services/profile
 
 .DEFAULT_GOAL := help
-.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline bench-katib chaos wheels lock clean
+.PHONY: help install clients demo test up down lint format protos render bench bench-metadata bench-pipeline bench-katib bench-serving soak-serving chaos wheels lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,7 +77,9 @@ protos: install ## Generate the package mlmesh_protos from protos/
 render: install protos ## Write Envoy's, Istio's and Knative's files from deploy/mesh.yaml
 	$(BIN)/mlmesh render
 
-bench: install clients .venvs/tuning/.installed ## Measure ourselves beside our peers
+SERVING_PEERS := .venvs/serving-mlserver/.installed .venvs/serving-kserve/.installed
+
+bench: install clients .venvs/tuning/.installed $(SERVING_PEERS) ## Measure ourselves beside our peers
 	$(BIN)/python -m bench
 
 bench-metadata: install clients ## Measure the metadata service beside ML Metadata
@@ -88,6 +90,12 @@ bench-pipeline: install ## Measure the pipeline service beside KFP's local runne
 
 bench-katib: install .venvs/tuning/.installed ## Measure our tuning algorithms beside Optuna's and scikit-optimize's
 	$(BIN)/python -m bench katib
+
+bench-serving: install protos $(SERVING_PEERS) ## Measure the serving router beside MLServer and kserve
+	$(BIN)/python -m bench.bench_serving $(BENCH_ARGS)
+
+soak-serving: install protos ## Load, update and kill the serving router for MINUTES=5, every answer checked
+	$(BIN)/python -m bench.serving_soak --minutes $(or $(MINUTES),5)
 
 chaos: install protos ## Kill the pipeline service, its launcher and Envoy 20 times during 50 runs of 20 tasks
 	MLMESH_CHAOS=full $(BIN)/python -m pytest -rP tests/e2e/test_pipeline_chaos.py
