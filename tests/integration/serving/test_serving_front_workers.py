@@ -21,7 +21,7 @@ from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import Limits
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, ChainFiles, Plan
-from mlmesh_serving.workers.pool import WorkerPool
+from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
 from sklearn.linear_model import LinearRegression
 
 STAGE = """
@@ -79,7 +79,8 @@ class Site:
             Limits(max_elements=1000, max_tensors=4),
             Batching(max_rows=1),
         )
-        self.pools[name] = WorkerPool(self._host, plan, modules=("joblib", "sklearn.linear_model"), model=name)
+        modules, limits = ("joblib", "sklearn.linear_model"), PoolLimits(crash_retries=0)
+        self.pools[name] = WorkerPool(self._host, plan, modules=modules, limits=limits, model=name)
         return self._fronts.put(("default", name, 1), self.pools[name], service)
 
 

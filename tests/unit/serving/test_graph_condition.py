@@ -172,6 +172,12 @@ def walk(data, document) -> tuple[list[str], object]:
     return parts, document
 
 
+def test_escaped_white_space_at_the_end_is_part_of_a_key() -> None:
+    document = {"root": {" ": 1, "a": 2, "\\": 3}}
+    assert [found(path, document) for path in ("root.\\ ", " root.a ", "root.\\\\ ")] == [1, 2, 3]
+    assert holds("[@this].#(root.\\ ==1)", document)
+
+
 @settings(max_examples=50)
 @given(DOCUMENTS, st.data())
 def test_every_way_into_a_document_is_found_and_compared_right(inner, data) -> None:

@@ -127,7 +127,7 @@ def parse_condition(text: Any, field: str) -> Condition:
     if len(text) > MAX_LENGTH:
         raise InvalidArgument(f"must have at most {MAX_LENGTH} characters", field=field)
     try:
-        return Condition(text, _parse(text.strip(), 0))
+        return Condition(text, _parse(_trimmed(text), 0))
     except ValueError as error:
         raise InvalidArgument(f"must be a path in GJSON's syntax: {error}", field=field) from None
 
@@ -152,7 +152,7 @@ def _parse_part(text: str, position: int, depth: int) -> tuple[_Part, int]:
     first = text[position : position + 1]
     if first == "[":
         end = _closing(text, position)
-        inner = [piece.strip() for piece in _split(text[position + 1 : end])]
+        inner = [_trimmed(piece) for piece in _split(text[position + 1 : end])]
         return _Paths(tuple(_parse(piece, depth + 1) for piece in inner)), end + 1
     if first == "#":
         if text[position + 1 : position + 2] in ("(", "["):
@@ -206,7 +206,7 @@ def _pattern(pieces: list[str]) -> _Pattern:
 
 def _parse_query(text: str, every: bool, depth: int) -> _Query:
     position, operator = _find_operator(text)
-    left = text[:position].strip()
+    left = _trimmed(text[:position])
     path: _Path = _parse(left, depth) if left else ()
     if not operator:
         if not left:
@@ -402,3 +402,15 @@ def _ordered(left: Any, operator: str, right: Any) -> bool:
     if operator == ">":
         return bool(left > right)
     return operator == ">=" and bool(left >= right)
+
+
+def _trimmed(text: str) -> str:
+    """Takes away the white space around a path; where it is escaped, it is part of a key."""
+    text = text.lstrip()
+    end = len(text)
+    while end and text[end - 1].isspace():
+        before = text[: end - 1]
+        if (len(before) - len(before.rstrip("\\"))) % 2:
+            break
+        end -= 1
+    return text[:end]
