@@ -1,0 +1,1 @@
+"""Spreading the requests of a model over its revisions."""
