@@ -153,24 +153,39 @@ class AccessChecker:
             PermissionDenied: the caller may not.
             Unavailable: it could not be decided.
         """
+        known = self.recall(caller, verb, resource, namespace)
+        if known is not None:
+            return known
+        now = time.monotonic()
+        decision = await self._reviewer.review(caller.user, verb, resource, namespace, name)
+        key = (caller.user, verb, resource, namespace)
+        self._known.pop(key, None)
+        while len(self._known) >= self._max_entries:
+            self._known.pop(next(iter(self._known)))
+        hold = self._cache_seconds if decision.allowed else min(self._cache_seconds, DENIAL_SECONDS)
+        self._known[key] = (now + hold, decision)
+        return _allowed(decision, *key)
+
+    def recall(self, caller: Caller, verb: str, resource: str, namespace: str = "") -> str | None:
+        """Does what `check` does where the answer is remembered; None: it is not, and has to be asked for.
+
+        Raises:
+            Unauthenticated, PermissionDenied: as `check`.
+        """
         if not caller.user:
             raise Unauthenticated(f"no user: the ingress sets the header {USER_HEADER}")
         key = (caller.user, verb, resource, namespace)
-        now = time.monotonic()
         known = self._known.get(key)
-        if known is None or known[0] <= now:
-            decision = await self._reviewer.review(caller.user, verb, resource, namespace, name)
-            self._known.pop(key, None)
-            while len(self._known) >= self._max_entries:
-                self._known.pop(next(iter(self._known)))
-            hold = self._cache_seconds if decision.allowed else min(self._cache_seconds, DENIAL_SECONDS)
-            self._known[key] = (now + hold, decision)
-        else:
-            decision = known[1]
-        if not decision.allowed:
-            where = f" in namespace {namespace!r}" if namespace else ""
-            raise PermissionDenied(f"{caller.user} may not {verb} {resource}{where}: {decision.reason}".rstrip(": "))
-        return decision.namespace
+        if known is None or known[0] <= time.monotonic():
+            return None
+        return _allowed(known[1], *key)
+
+
+def _allowed(decision: Decision, user: str, verb: str, resource: str, namespace: str) -> str:
+    if not decision.allowed:
+        where = f" in namespace {namespace!r}" if namespace else ""
+        raise PermissionDenied(f"{user} may not {verb} {resource}{where}: {decision.reason}".rstrip(": "))
+    return decision.namespace
 
 
 _checker: ContextVar[tuple[AccessChecker, asyncio.AbstractEventLoop] | None] = ContextVar("mlmesh_access", default=None)

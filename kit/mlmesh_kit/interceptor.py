@@ -11,7 +11,7 @@ import inspect
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry import trace
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, Tracer
 
 from mlmesh_kit.access import (
     IN_DOMAIN,
@@ -32,7 +32,7 @@ from mlmesh_kit.access import (
 from mlmesh_kit.config import ServiceSettings
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError, Unauthenticated, Unimplemented, to_status
 from mlmesh_kit.identity import USER_HEADER, Caller, set_caller
-from mlmesh_kit.telemetry import RPC_IN_FLIGHT, RPC_SECONDS, RPC_TOTAL, start_server_span
+from mlmesh_kit.telemetry import RPC_IN_FLIGHT, RPC_SECONDS, RPC_TOTAL, QuietSpan, exports_traces, start_server_span
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,12 @@ _seconds = functools.cache(RPC_SECONDS.labels)
 _total = functools.cache(RPC_TOTAL.labels)
 
 
+def count_call(method: str, code: str, seconds: float) -> None:
+    """Counts a call that has ended with a code."""
+    _seconds(method).observe(seconds)
+    _total(method, code).inc()
+
+
 class Surroundings:
     """What an RPC and an HTTP request have in common: caller, access, trace, metrics, errors.
 
@@ -98,6 +104,7 @@ class Surroundings:
         self._checker = checker
         self._tracer = tracer
         self._loop = loop
+        self._exports = exports_traces()
 
     async def admit(self, rule: AccessRule, user: str | None, request: Any) -> None:
         """Sets the caller of this context and checks that they may.
@@ -106,18 +113,47 @@ class Surroundings:
             Unauthenticated, PermissionDenied, Unavailable: see `AccessChecker.check`.
         """
         caller = caller_of(user, self.settings)
-        set_caller(caller)
+        asks = isinstance(rule, Access) and rule.namespace is not IN_DOMAIN
+        found = self.admit_fast(rule, caller, namespace_of(rule, request) if asks else "")  # type: ignore[arg-type]
+        if not isinstance(found, Caller):
+            await found
+
+    def admit_fast(self, rule: AccessRule, caller: Caller, wanted: str) -> Caller | Coroutine[Any, Any, Caller]:
+        """As `admit`, without waiting where the decision is remembered.
+
+        Args:
+            rule: Of the RPC.
+            caller: Who calls.
+            wanted: Namespace that the request names; "": none.
+
+        Returns:
+            The caller, or a coroutine that asks, and gives the caller. Both set the caller of their context.
+        """
         set_checker(self._checker, self._loop)
+        set_caller(caller)
         if not isinstance(rule, Access):
-            return
+            return caller
         if rule.namespace is IN_DOMAIN:
             if not caller.user:
                 raise Unauthenticated(f"no user: the ingress sets the header {USER_HEADER}")
-            return
-        wanted = namespace_of(rule, request)
-        decided = await self._checker.check(caller, rule.verb, rule.resource, wanted)
-        if not wanted and decided != caller.default_namespace:
-            set_caller(Caller(caller.user, decided))
+            return caller
+        decided = self._checker.recall(caller, rule.verb, rule.resource, wanted)
+        if decided is None:
+            return self._ask(rule, caller, wanted)
+        return _settled(caller, wanted, decided)
+
+    async def _ask(self, rule: Access, caller: Caller, wanted: str) -> Caller:
+        return _settled(caller, wanted, await self._checker.check(caller, rule.verb, rule.resource, wanted))
+
+    def caller(self, users: Sequence[str]) -> Caller:
+        """Names the caller from the values of the user's header."""
+        return caller_of(one_user(users), self.settings)
+
+    def span(self, method: str, headers: list[tuple[str, str]]) -> Span:
+        """Starts the span of a call; where none is exported, one that costs next to nothing."""
+        if self._exports:
+            return start_server_span(self._tracer, method, headers)
+        return QuietSpan(headers)
 
     @contextmanager
     def observed(self, method: str, headers: list[tuple[str, str]]) -> Iterator[list[str]]:
@@ -131,8 +167,15 @@ class Surroundings:
                 yield outcome
         finally:
             RPC_IN_FLIGHT.dec()
-            _seconds(method).observe(time.perf_counter() - started)
-            _total(method, outcome[0]).inc()
+            count_call(method, outcome[0], time.perf_counter() - started)
+
+
+def _settled(caller: Caller, wanted: str, decided: str) -> Caller:
+    """Gives the caller with the namespace that was decided for a request that names none."""
+    if not wanted and decided != caller.default_namespace:
+        caller = Caller(caller.user, decided)
+        set_caller(caller)
+    return caller
 
 
 class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -209,7 +252,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     run = contextvars.copy_context().run
                     return await asyncio.get_running_loop().run_in_executor(self._pool, run, behavior, request, context)
                 except Exception as error:
-                    failure = _failure(error)
+                    failure = failure_of(error)
                     outcome[0] = failure.code.name
             return await _abort(context, failure)
 
@@ -237,7 +280,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     async for answer in answers:
                         yield answer
                 except Exception as error:
-                    failure = _failure(error)
+                    failure = failure_of(error)
                     outcome[0] = failure.code.name
             if failure is not None:
                 await _abort(context, failure)
@@ -281,7 +324,8 @@ async def _decoded(stream: AsyncIterator[Any], decode: Callable[[Any], Any]) -> 
         yield decode(raw)
 
 
-def _failure(error: Exception) -> ServiceError:
+def failure_of(error: Exception) -> ServiceError:
+    """Gives what the client sees of an exception."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, NotImplementedError):  # what generated base classes raise
@@ -290,12 +334,18 @@ def _failure(error: Exception) -> ServiceError:
 
 
 async def _abort(context: Any, error: ServiceError) -> None:
+    message, details = status_of(error)
+    trailers = () if details is None else ((STATUS_DETAILS_KEY, details),)
+    await context.abort(error.code, message, trailers)
+
+
+def status_of(error: ServiceError) -> tuple[str, bytes | None]:
+    """Gives an error's message and details (a serialized `google.rpc.Status`), cut to what an answer can carry."""
     status = to_status(error)
     status.message, length = _fitting(status.message)
-    trailers: tuple[tuple[str, bytes], ...] = ()
     if error.details and length + status.ByteSize() * 4 / 3 <= _MAX_TRAILERS:  # in base 64
-        trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(error.code, status.message, trailers)
+        return status.message, status.SerializeToString()
+    return status.message, None
 
 
 def _fitting(message: str) -> tuple[str, int]:

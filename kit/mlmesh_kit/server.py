@@ -13,11 +13,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import uvicorn
@@ -35,6 +35,10 @@ from mlmesh_kit.http import create_app
 from mlmesh_kit.interceptor import MeshInterceptor, Surroundings
 from mlmesh_kit.logs import configure_logging
 from mlmesh_kit.telemetry import configure_tracing
+
+if TYPE_CHECKING:
+    from mlmesh_kit.http2.front import Front
+    from mlmesh_kit.http2.methods import RawMethod
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,10 @@ class ServiceDefinition:
         lifespans: Functions that give async context managers: entered in order before serving, left in reverse
             after the calls in flight have drained.
         reviewer: Decides about access; None: the profile service, or, with no address, the local user.
+        grpc_options: Further options of the grpc.aio server.
+        raw_methods: By full method name (`/package.Service/Method`): unary methods of `servicers` that are answered as
+            bytes, by an HTTP/2 server of our own, which then has the gRPC port and hands every other call to grpc.aio.
+            Without any, grpc.aio has the port.
     """
 
     name: str
@@ -77,6 +85,7 @@ class ServiceDefinition:
     lifespans: Sequence[Callable[[], AbstractAsyncContextManager[Any]]] = ()
     reviewer: AccessReviewer | None = None
     grpc_options: Sequence[tuple[str, int]] = field(default=())
+    raw_methods: Mapping[str, "RawMethod"] = field(default_factory=dict)
 
 
 def access_rules(definition: ServiceDefinition) -> dict[str, AccessRule]:
@@ -211,15 +220,25 @@ async def start(definition: ServiceDefinition, settings: ServiceSettings) -> Run
         status = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        try:
-            running.grpc_port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
-        except RuntimeError as error:
-            raise OSError(f"gRPC port {settings.grpc_port} on {settings.host} is taken") from error
+        front = _front(stack, definition, settings, rules, around)
+        if front is None:
+            try:
+                running.grpc_port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+            except RuntimeError as error:
+                raise OSError(f"gRPC port {settings.grpc_port} on {settings.host} is taken") from error
+        else:
+            listener = _bind("gRPC", settings.host, settings.grpc_port)
+            stack.callback(listener.close)
+            running.grpc_port = listener.getsockname()[1]
+            server.add_insecure_port(front.inner_address)
         running.http_port = await _start_http(
             stack, settings, create_app(definition.http_routes, around, lambda: running.serving)
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.drain_seconds)
+        if front is not None:
+            await front.start(listener)
+            stack.push_async_callback(front.stop, settings.drain_seconds)
         stack.push_async_callback(status.enter_graceful_shutdown)
         for name in ("", *names):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -230,6 +249,22 @@ async def start(definition: ServiceDefinition, settings: ServiceSettings) -> Run
     if settings.ready_file:
         _announce(settings, running)
     return running
+
+
+def _front(
+    stack: contextlib.AsyncExitStack,
+    definition: ServiceDefinition,
+    settings: ServiceSettings,
+    rules: Mapping[str, AccessRule],
+    around: Surroundings,
+) -> "Front | None":
+    if not definition.raw_methods:
+        return None
+    from mlmesh_kit.http2.front import Front
+
+    front = Front(definition.raw_methods, rules, settings, around)
+    stack.callback(front.close)
+    return front
 
 
 def _grpc_options(settings: ServiceSettings) -> list[tuple[str, int]]:
@@ -257,7 +292,7 @@ async def _start_http(stack: contextlib.AsyncExitStack, settings: ServiceSetting
         server_header=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )
-    listener = _bind(settings)
+    listener = _bind("HTTP", settings.host, settings.http_port)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]), name="http")  # without uvicorn's own signal handlers
     while not server.started:
@@ -275,11 +310,11 @@ async def _start_http(stack: contextlib.AsyncExitStack, settings: ServiceSetting
     return port
 
 
-def _bind(settings: ServiceSettings) -> socket.socket:
+def _bind(what: str, host: str, port: int) -> socket.socket:
     try:
-        found = socket.create_server((settings.host, settings.http_port), backlog=2048)
+        found = socket.create_server((host, port), backlog=2048)
     except OSError as error:
-        raise OSError(f"HTTP port {settings.http_port} on {settings.host} is taken") from error
+        raise OSError(f"{what} port {port} on {host} is taken") from error
     found.set_inheritable(False)
     return found
 

@@ -1,14 +1,15 @@
 """Traces (OpenTelemetry) and metrics (Prometheus). Without an OTLP endpoint nothing is exported and little is paid."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, Tracer
 from prometheus_client import Counter, Gauge, Histogram
 
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -47,6 +48,39 @@ def start_server_span(tracer: Tracer, method: str, metadata: Iterable[tuple[str,
     carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
     parent = extract(carrier) if carrier else None
     return tracer.start_span(method.lstrip("/"), context=parent, kind=SpanKind.SERVER)
+
+
+class QuietSpan(NonRecordingSpan):
+    """A span of a process that exports none: all that is left of it are its ids, which are made when asked for.
+
+    Args:
+        metadata: The headers of the call that carry the caller's trace.
+    """
+
+    _ids = RandomIdGenerator()
+
+    def __init__(self, metadata: Sequence[tuple[str, str]]) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        self._metadata = metadata
+        self._known: SpanContext | None = None
+
+    def get_span_context(self) -> SpanContext:
+        """Gives the ids: the caller's trace where there is one, and a span of our own in it."""
+        if self._known is None:
+            parent = trace.get_current_span(extract(dict(self._metadata))).get_span_context()
+            self._known = SpanContext(
+                trace_id=parent.trace_id if parent.is_valid else self._ids.generate_trace_id(),
+                span_id=self._ids.generate_span_id(),
+                is_remote=False,
+                trace_flags=parent.trace_flags if parent.is_valid else TraceFlags(TraceFlags.DEFAULT),
+                trace_state=parent.trace_state,
+            )
+        return self._known
+
+
+def exports_traces() -> bool:
+    """Tells whether spans leave this process."""
+    return bool(os.environ.get(ENDPOINT_VARIABLE))
 
 
 def trace_headers() -> Mapping[str, str]:

@@ -1,18 +1,21 @@
-"""Preprocessor → predictor → postprocessor in one process: arrays are handed on, never encoded in between."""
+"""Preprocessor → predictor → postprocessor in one process: arrays are handed on, never encoded in between.
 
+It lives in a worker process, and takes all requests that are there at once: stages see each request alone, the model
+sees their rows joined (`joining`).
+"""
+
+import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError
 
-from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.joining import Outcome, RowJoiner, Tensors
 from mlmesh_serving.predictors import FORMATS, Predictor
 from mlmesh_serving.stage import Stage, load_stage
-from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.tensor import Tensor, TensorInfo, as_tensor, check_inputs
-from mlmesh_serving.worker import Workers
+from mlmesh_serving.tensor import TensorInfo, as_tensor, check_inputs
+from mlmesh_serving.workers.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ class Chain:
         postprocessor: After it; None: nothing.
         inputs: What the whole takes, as the manifest declares it; each request is held to it.
         outputs: What the whole gives, as the manifest declares it.
+        max_rows: That the model is given at once.
     """
 
     def __init__(
@@ -37,43 +41,61 @@ class Chain:
         postprocessor: Stage | None = None,
         inputs: Sequence[TensorInfo] = (),
         outputs: Sequence[TensorInfo] = (),
+        max_rows: int = 1,
     ) -> None:
         self._predictor = predictor
         self._preprocessor = preprocessor
         self._postprocessor = postprocessor
         self._declared = list(inputs)
+        self._joiner = RowJoiner(self._predict, max_rows)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.platform = predictor.platform
         self.inputs = self._declared or ([] if preprocessor else predictor.inputs)
         self.outputs = list(outputs) or ([] if postprocessor else predictor.outputs)
-        self._is_async = any(stage is not None and stage.is_async for stage in (preprocessor, postprocessor))
 
-    async def infer(self, tensors: list[Tensor], workers: Workers) -> list[Tensor]:
-        """Runs the stages; what computes runs in a thread, async stages on the loop.
+    def infer(self, requests: Sequence[Tensors]) -> list[Outcome]:
+        """Runs the stages; gives for each request its outputs, or what is wrong.
 
-        Raises:
-            InvalidArgument: The input is not what was declared, or a stage or the model refuses it.
-            Internal: A stage or the model failed, or gave what is no tensor.
+        That is an InvalidArgument where the input is not what was declared, or a stage or the model refuses it; an
+        Internal where a stage or the model failed, or gave what is no tensor.
         """
-        if not self._is_async:
-            return await workers.run(self._infer, tensors)
-        tensors = self._checked(tensors)
-        tensors = await _stage_on(workers, self._preprocessor, tensors)
-        tensors = await workers.run(self._predict, tensors)
-        return await _stage_on(workers, self._postprocessor, tensors)
-
-    def _infer(self, tensors: list[Tensor]) -> list[Tensor]:
-        tensors = self._checked(tensors)
+        outcomes: list[Outcome] = list(requests)
+        if self._declared:
+            outcomes = self._each(outcomes, self._check)
         if self._preprocessor is not None:
-            tensors = _run(self._preprocessor, tensors)
-        tensors = self._predict(tensors)
+            outcomes = self._stage(outcomes, self._preprocessor)
+        good = [(index, found) for index, found in enumerate(outcomes) if not isinstance(found, ServiceError)]
+        predicted = self._joiner.predict([tensors for _, tensors in good])
+        for (index, _), outcome in zip(good, predicted, strict=True):
+            outcomes[index] = outcome
         if self._postprocessor is not None:
-            tensors = _run(self._postprocessor, tensors)
-        return tensors
+            outcomes = self._stage(outcomes, self._postprocessor)
+        return outcomes
 
-    def _checked(self, tensors: list[Tensor]) -> list[Tensor]:
-        return check_inputs(tensors, self._declared) if self._declared else tensors
+    def _stage(self, outcomes: Sequence[Outcome], stage: Stage) -> list[Outcome]:
+        if not stage.is_async:
+            return self._each(outcomes, lambda tensors: _run(stage, tensors))
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(_run_all(stage, outcomes))
 
-    def _predict(self, tensors: list[Tensor]) -> list[Tensor]:
+    @staticmethod
+    def _each(outcomes: Sequence[Outcome], function: Callable[[Tensors], Tensors]) -> list[Outcome]:
+        results: list[Outcome] = []
+        for outcome in outcomes:
+            if isinstance(outcome, ServiceError):
+                results.append(outcome)
+                continue
+            try:
+                results.append(function(outcome))
+            except ServiceError as error:
+                results.append(error)
+        return results
+
+    def _check(self, tensors: Tensors) -> Tensors:
+        return check_inputs(tensors, self._declared)
+
+    def _predict(self, tensors: Tensors) -> Tensors:
         source = f"the {self._preprocessor.role} gave" if self._preprocessor else "got"
         if len(tensors) != 1:
             raise InvalidArgument(f"the model takes one tensor, {source} {len(tensors)}", field="inputs")
@@ -86,7 +108,7 @@ class Chain:
                 )
         try:
             result = self._predictor.predict(tensor.data)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failure("model", error, tensor.name) from error
         try:
             return [as_tensor(self._predictor.output_name, result)]
@@ -94,29 +116,40 @@ class Chain:
             raise Internal(f"the model gave what is no tensor: {str(error)[:_MAX_REASON]}") from error
 
 
-def _run(stage: Stage, tensors: list[Tensor]) -> list[Tensor]:
+def _run(stage: Stage, tensors: Tensors) -> Tensors:
     argument = stage.prepare(tensors)
     try:
         result = stage.call(argument)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(stage.role, error) from error
-    return stage.finish(result, tensors[0].name)
+    return stage.finish(result, tensors[0].name if tensors else stage.role)
 
 
-async def _stage_on(workers: Workers, stage: Stage | None, tensors: list[Tensor]) -> list[Tensor]:
-    if stage is None:
-        return tensors
-    if not stage.is_async:
-        return await workers.run(_run, stage, tensors)
+async def _run_all(stage: Stage, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Runs an async stage on all requests side by side."""
+
+    async def one(outcome: Outcome) -> Outcome:
+        if isinstance(outcome, ServiceError):
+            return outcome
+        try:
+            return await _run_async(stage, outcome)
+        except ServiceError as error:
+            return error
+
+    calls: list[Coroutine[Any, Any, Outcome]] = [one(outcome) for outcome in outcomes]
+    return list(await asyncio.gather(*calls))
+
+
+async def _run_async(stage: Stage, tensors: Tensors) -> Tensors:
     argument = stage.prepare(tensors)
     try:
         result = await stage.acall(argument)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(stage.role, error) from error
-    return stage.finish(result, tensors[0].name)
+    return stage.finish(result, tensors[0].name if tensors else stage.role)
 
 
-def _failure(who: str, error: Exception, tensor: str = "") -> ServiceError:
+def _failure(who: str, error: BaseException, tensor: str = "") -> ServiceError:
     """Python code refuses an input by a ValueError or a TypeError; anything else is a fault of the code's own."""
     if isinstance(error, ServiceError):
         return error
@@ -127,30 +160,26 @@ def _failure(who: str, error: Exception, tensor: str = "") -> ServiceError:
     return Internal(f"the {who} raised {type(error).__name__}; the service's log has it")
 
 
-def load_chain(spec: InferenceServiceSpec, storage: ModelStorage) -> Chain:
-    """Loads the model and its stages. Blocks, and runs the user's code.
+def load_chain(plan: Plan) -> Chain:
+    """Loads the model and its stages. Runs the user's code.
 
     Raises:
-        FailedPrecondition, InvalidArgument: Something is missing, not allowed, or cannot be loaded.
+        FailedPrecondition, InvalidArgument: Something is missing, or cannot be loaded.
     """
-    with ExitStack() as stack:
-        path = stack.enter_context(storage.local(spec.predictor.storage_uri, spec.predictor.field))
-        predictor = FORMATS[spec.predictor.format].load(path, spec.predictor.method)
-        stages: dict[str, Stage] = {}
-        for role, stage in (("preprocessor", spec.preprocessor), ("postprocessor", spec.postprocessor)):
-            if stage is not None:
-                folder = stack.enter_context(storage.local(stage.storage_uri, stage.field))
-                stages[role] = load_stage(role, folder, stage.target)
-        return Chain(predictor, stages.get("preprocessor"), stages.get("postprocessor"), spec.inputs, spec.outputs)
-
-
-def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
-    """Checks at the door that everything a spec names may be loaded.
-
-    Raises:
-        InvalidArgument, FailedPrecondition: See `ModelStorage.check`.
-    """
-    parts: list[Any] = [spec.preprocessor, spec.predictor, spec.postprocessor]
-    for part in parts:
-        if part is not None:
-            storage.check(part.storage_uri, part.field)
+    spec, files = plan.spec, plan.files
+    predictor = FORMATS[spec.predictor.format].load(files.predictor, spec.predictor.method)
+    stages: dict[str, Stage] = {}
+    for role, stage, folder in (
+        ("preprocessor", spec.preprocessor, files.preprocessor),
+        ("postprocessor", spec.postprocessor, files.postprocessor),
+    ):
+        if stage is not None and folder is not None:
+            stages[role] = load_stage(role, folder, stage.target)
+    return Chain(
+        predictor,
+        stages.get("preprocessor"),
+        stages.get("postprocessor"),
+        spec.inputs,
+        spec.outputs,
+        plan.batching.max_rows,
+    )

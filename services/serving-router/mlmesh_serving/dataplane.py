@@ -1,28 +1,20 @@
-"""The data plane: what both doors, gRPC and REST, ask. It knows tensors, and nothing of transports.
+"""The data plane: what both doors, gRPC and REST, ask. It knows models, and nothing of transports or tensors.
 
 Source: https://github.com/kserve/open-inference-protocol
 """
 
-from collections.abc import Sequence
+import asyncio
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import InvalidArgument, NotFound, ResourceExhausted
+from mlmesh_kit.errors import NotFound
 from mlmesh_kit.identity import current_caller
 
+from mlmesh_serving.backend import WireAnswer, WireRequest
 from mlmesh_serving.repository import ModelRepository, Served, State
-from mlmesh_serving.tensor import Limits, Tensor, TensorInfo
-from mlmesh_serving.worker import Workers
+from mlmesh_serving.tensor import TensorInfo
 
 SERVER_NAME = "mlmesh"
 EXTENSIONS = ("model_repository", "binary_tensor_data")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model answered, and which version of it."""
-
-    version: str
-    outputs: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +39,25 @@ class DataPlane:
 
     Args:
         repository: The models.
-        workers: Compute.
-        limits: Of requests.
-        max_concurrent: Inferences in flight; beyond it a request is refused at once.
     """
 
-    def __init__(self, repository: ModelRepository, workers: Workers, limits: Limits, max_concurrent: int) -> None:
-        self.limits = limits
-        self._workers = workers
+    def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
-        self._max_concurrent = max_concurrent
-        self._in_flight = 0
 
-    async def infer(self, model: str, version: str, tensors: list[Tensor], wanted: Sequence[str] = ()) -> Answer:
-        """Runs a model.
+    def submit(self, request: WireRequest, version: str = "", namespace: str = "") -> "asyncio.Future[WireAnswer]":
+        """Hands a request to the model that it names.
 
         Args:
-            model: Its name, as clients write it.
+            request: As it came; nothing of it is read here.
             version: Number of a revision; empty: the one that answers.
-            tensors: The inputs.
-            wanted: Names of the outputs to give; empty: all.
+            namespace: Where a plain name is looked up; empty: in the caller's default namespace.
 
         Raises:
             NotFound, Unavailable: See `ModelRepository.ready`.
-            InvalidArgument: The inputs do not fit, or there is no output of a wanted name.
-            ResourceExhausted: Too many inferences are in flight.
+            ResourceExhausted: Too many requests are in flight.
         """
-        chain, revision = self._repository.ready(*self._key(model), version)
-        if self._in_flight >= self._max_concurrent:
-            raise ResourceExhausted(
-                f"{self._max_concurrent} inferences are in flight, which is the most allowed", retry_after_seconds=1
-            )
-        self._in_flight += 1
-        try:
-            outputs = await chain.infer(tensors, self._workers)
-        finally:
-            self._in_flight -= 1
-        return Answer(str(revision), _selected(outputs, wanted))
+        revision = self._repository.ready(*self._key(request.model, namespace), version)
+        return revision.backend.submit(request)
 
     def is_ready(self, model: str, version: str = "") -> bool:
         """Tells whether a model answers.
@@ -92,7 +66,7 @@ class DataPlane:
             NotFound: There is no such model or version.
         """
         served = self._repository.get(*self._key(model))
-        if served.chain is None:
+        if served.revision is None:
             return False
         return not version or version == str(served.ready_revision)
 
@@ -106,8 +80,9 @@ class DataPlane:
         Raises:
             NotFound, Unavailable: See `ModelRepository.ready`.
         """
-        chain, revision = self._repository.ready(*self._key(model), version)
-        return ModelMetadata(model, [str(revision)], chain.platform, chain.inputs, chain.outputs)
+        revision = self._repository.ready(*self._key(model), version)
+        loaded = revision.loaded
+        return ModelMetadata(model, [str(revision.number)], loaded.platform, loaded.inputs, loaded.outputs)
 
     def index(self, namespace: str = "", *, ready_only: bool = False) -> list[Served]:
         """Lists the models of a namespace; empty: the caller's default."""
@@ -127,18 +102,8 @@ class DataPlane:
         await self._repository.unload(*self._key(model))
 
     @staticmethod
-    def _key(model: str) -> tuple[str, str]:
+    def _key(model: str, default: str = "") -> tuple[str, str]:
         namespace, name = split_model_name(model)
         if not name:
             raise NotFound(message="model '' not found")
-        return namespace or current_caller().default_namespace, name
-
-
-def _selected(outputs: list[Tensor], wanted: Sequence[str]) -> list[Tensor]:
-    if not wanted:
-        return outputs
-    by_name = {output.name: output for output in outputs}
-    for name in wanted:
-        if name not in by_name:
-            raise InvalidArgument(f"there is no output {name!r}; there are {', '.join(by_name)}", field="outputs")
-    return [by_name[name] for name in wanted]
+        return namespace or default or current_caller().default_namespace, name

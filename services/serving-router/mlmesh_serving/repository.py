@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 
-from mlmesh_serving.chain import Chain, check_storage, load_chain
+from mlmesh_serving.chain_files import check_storage
 from mlmesh_serving.manifest import InferenceServiceSpec, parse_manifest
 from mlmesh_serving.predictors import FORMATS
+from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore, StoredService
 
@@ -43,17 +44,20 @@ class Served:
         state: Of the newest revision.
         message: Why it failed.
         since: When the state began, seconds since the epoch.
-        chain: The revision that answers; None: none does.
-        ready_revision: Its number, 0 for none.
+        revision: The one that answers; None: none does.
     """
 
     stored: StoredService
     state: State = State.LOADING
     message: str = ""
     since: float = field(default_factory=time.time)
-    chain: Chain | None = None
-    ready_revision: int = 0
+    revision: Revision | None = None
     loading: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+    @property
+    def ready_revision(self) -> int:
+        """Number of the revision that answers, 0 for none."""
+        return 0 if self.revision is None else self.revision.number
 
     def enter(self, state: State, message: str = "") -> None:
         """Changes the state."""
@@ -66,21 +70,25 @@ class ModelRepository:
     Args:
         store: Keeps them.
         storage: Where models come from.
-        load: Loads a chain; blocks.
+        load: Loads a revision.
+        grace_seconds: What requests in flight get when their revision goes.
     """
 
     def __init__(
         self,
         store: ServingStore,
         storage: ModelStorage,
-        load: Callable[[InferenceServiceSpec, ModelStorage], Chain] = load_chain,
+        load: Callable[[StoredService, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
+        grace_seconds: float = 10.0,
     ) -> None:
         self._store = store
         self._storage = storage
         self._load = load
+        self._grace_seconds = grace_seconds
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,8 +99,9 @@ class ModelRepository:
             yield
         finally:
             for served in self._served.values():
-                if served.loading is not None:
-                    served.loading.cancel()
+                self._stop(served)
+            if self._closing:
+                await asyncio.wait(self._closing)
 
     def parse(self, manifest: Mapping[str, Any]) -> InferenceServiceSpec:
         """Checks a manifest at the door.
@@ -140,8 +149,8 @@ class ModelRepository:
         async def change() -> None:
             await asyncio.to_thread(self._store.delete, namespace, name)
             served = self._served.pop((namespace, name), None)
-            if served is not None and served.loading is not None:
-                served.loading.cancel()
+            if served is not None:
+                self._stop(served)
 
         await self._whole(change)
 
@@ -190,22 +199,22 @@ class ModelRepository:
             raise NotFound(message=f"model {name!r} not found")
         return served
 
-    def ready(self, namespace: str, name: str, version: str = "") -> tuple[Chain, int]:
-        """Gives the chain that answers, and the number of its revision.
+    def ready(self, namespace: str, name: str, version: str = "") -> Revision:
+        """Gives the revision that answers.
 
         Raises:
             NotFound: There is no such model or version.
             Unavailable: It is not loaded (yet).
         """
         served = self.get(namespace, name)
-        if served.chain is None:
+        if served.revision is None:
             reason = f": {served.message}" if served.message else ""
             raise Unavailable(
                 f"model {name!r} is not ready ({served.state.value.lower()}{reason})", retry_after_seconds=1
             )
         if version and version != str(served.ready_revision):
             raise NotFound(message=f"model {name!r} has no version {version!r}; {served.ready_revision} is served")
-        return served.chain, served.ready_revision
+        return served.revision
 
     def list(self) -> list[Served]:
         """Gives all models."""
@@ -213,7 +222,7 @@ class ModelRepository:
 
     def all_ready(self) -> bool:
         """Tells whether every model that should be loaded answers."""
-        return all(s.chain is not None or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
+        return all(s.revision is not None or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
 
     async def _whole(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Makes a change alone, and to its end even if the client goes away: store and memory must not part."""
@@ -236,10 +245,9 @@ class ModelRepository:
             return served
         served.stored = stored
         if served.loading is not None:
-            served.loading.cancel()
-            served.loading = None
+            self._end_loading(served)
         if stored.unloaded:
-            served.chain, served.ready_revision = None, 0
+            self._retire(served)
             served.enter(State.UNLOADED)
             return served
         served.enter(State.LOADING)
@@ -250,24 +258,52 @@ class ModelRepository:
         started = time.monotonic()
         try:
             spec = self.parse(stored.manifest)
-            chain = await self._patiently(served, spec)
+            revision = await self._patiently(served, spec)
         except ServiceError as error:
             served.enter(State.FAILED, error.message)
         except Exception:
             logger.exception("loading %s failed", stored.name)
             served.enter(State.FAILED, "an unexpected error; the service's log has it")
         else:
-            served.chain, served.ready_revision = chain, stored.revision
+            self._retire(served)
+            served.revision = revision
             served.enter(State.READY)
             seconds = round(time.monotonic() - started, 3)
             logger.info("loaded", extra={"model": stored.name, "revision": stored.revision, "seconds": seconds})
 
-    async def _patiently(self, served: Served, spec: InferenceServiceSpec) -> Chain:
+    def _stop(self, served: Served) -> None:
+        if served.loading is not None:
+            self._end_loading(served)
+        self._retire(served)
+
+    def _end_loading(self, served: Served) -> None:
+        """Ends what is being loaded, and waits for it in the background: it may have to end a worker."""
+        if served.loading is not None:
+            served.loading.cancel()
+            self._in_background(_quietly(served.loading))
+            served.loading = None
+
+    def _retire(self, served: Served) -> None:
+        """Lets the revision that answered answer what it has, and ends it."""
+        if served.revision is not None:
+            self._in_background(served.revision.close(self._grace_seconds))
+            served.revision = None
+
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _patiently(self, served: Served, spec: InferenceServiceSpec) -> Revision:
         """Loads, and again while the store it comes from cannot be reached."""
         for seconds in _RETRY_SECONDS:
             try:
-                return await asyncio.to_thread(self._load, spec, self._storage)
+                return await self._load(served.stored, spec)
             except Unavailable as error:
                 served.message = error.message
                 await asyncio.sleep(seconds)
-        return await asyncio.to_thread(self._load, spec, self._storage)
+        return await self._load(served.stored, spec)
+
+
+async def _quietly(task: "asyncio.Task[None]") -> None:
+    await asyncio.wait([task])

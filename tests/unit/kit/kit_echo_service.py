@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from mlmesh_kit.access import IN_DOMAIN, PUBLIC, Access, arequire, require
 from mlmesh_kit.config import ServiceSettings
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from mlmesh_kit.http import route
+from mlmesh_kit.http2.call import UnaryCall
+from mlmesh_kit.http2.methods import RawMethod
 from mlmesh_kit.identity import current_caller
 from mlmesh_kit.server import ServiceDefinition, Servicer, serve
 from mlmesh_protos.mlmesh.profile.v1.access_pb2 import ReviewAccessRequest
@@ -31,6 +34,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MLMESH_ECHO_", extra="ignore")
     service: ClassVar[str] = "echo"
     forget_rule: str = ""
+    raw: bool = False
 
 
 def _descriptor() -> Any:
@@ -115,6 +119,44 @@ class Echo:
         return StringValue(value=f"open to {current_caller().user or 'nobody'}")
 
 
+def _raw_methods(echo: Echo) -> dict[str, RawMethod]:
+    """The unary methods again, as bytes: on the loop, in a future and in a task."""
+
+    def namespace(message: bytes) -> str:
+        return ReviewAccessRequest.FromString(message).namespace
+
+    def do(message: bytes, call: UnaryCall) -> bytes | asyncio.Future[bytes]:
+        request = ReviewAccessRequest.FromString(message)
+        if request.verb == "metadata":
+            return repr(call.metadata).encode()
+        if request.verb != "slow":
+            return StringValue(value=_act(request.verb, request.name)).SerializeToString()
+        context = contextvars.copy_context()
+        run = asyncio.get_running_loop().run_in_executor(None, context.run, echo.Do, request, None)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        run.add_done_callback(lambda done: answer.done() or answer.set_result(done.result().SerializeToString()))
+        return answer
+
+    async def do_async(message: bytes, call: UnaryCall) -> bytes:
+        answer = await echo.DoAsync(ReviewAccessRequest.FromString(message), None)
+        return answer.SerializeToString()
+
+    async def do_in_domain(message: bytes, call: UnaryCall) -> bytes:
+        request = ReviewAccessRequest.FromString(message)
+        found = await arequire("update", "things", request.namespace, request.name)
+        return StringValue(value=found).SerializeToString()
+
+    def open_to_all(message: bytes, call: UnaryCall) -> bytes:
+        return StringValue(value=f"open to {call.caller.user or 'nobody'}").SerializeToString()
+
+    return {
+        f"/{SERVICE}/Do": RawMethod(do, namespace),
+        f"/{SERVICE}/DoAsync": RawMethod(do_async, namespace),
+        f"/{SERVICE}/DoInDomain": RawMethod(do_in_domain),
+        f"/{SERVICE}/Open": RawMethod(open_to_all),
+    }
+
+
 def _add(descriptor: Any) -> Any:
     def add(echo: Echo, server: Any) -> None:
         kinds = {
@@ -166,13 +208,15 @@ def build(settings: Settings) -> ServiceDefinition:
         (marks / "left").write_text("after the call" if slow_ended else "before the call")
 
     descriptor = _descriptor()
+    echo = Echo(marks)
     access = Access("get", "things", namespace=lambda request: request.query_params.get("namespace", ""))
     return ServiceDefinition(
         name="echo",
-        servicers=[Servicer(descriptor, _add(descriptor), Echo(marks))],
+        servicers=[Servicer(descriptor, _add(descriptor), echo)],
         access={SERVICE: rules},
         http_routes=[route("/do/{verb}", _do, access=access, methods=["GET", "POST"])],
         lifespans=[lifespan],
+        raw_methods=_raw_methods(echo) if settings.raw else {},
     )
 
 

@@ -28,9 +28,10 @@ def _process(folder: Path, settings: dict[str, str] | None = None) -> ServicePro
     return ServiceProcess("kit_echo_service", "MLMESH_ECHO_", folder, settings, env)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    settings = {"MAX_MESSAGE_BYTES": "100000", "MAX_WORKRES": "7"}
+@pytest.fixture(scope="module", params=["grpc.aio", "raw"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """Served by grpc.aio alone; and with raw methods, by our own HTTP/2 server in front of it."""
+    settings = {"MAX_MESSAGE_BYTES": "100000", "MAX_WORKRES": "7", "RAW": str(request.param == "raw")}
     with _process(tmp_path_factory.mktemp("echo"), settings) as running:
         yield running
 
@@ -247,8 +248,9 @@ def test_a_trace_goes_on(service: ServiceProcess, channel: Any) -> None:
     assert f'"trace_id": "{trace}"' in service.log_path.read_text()
 
 
-def test_sigterm_lets_calls_end_and_then_leaves_the_lifespans(tmp_path: Path) -> None:
-    with _process(tmp_path) as service, service.channel() as channel, ThreadPoolExecutor(1) as pool:
+@pytest.mark.parametrize("raw", [False, True])
+def test_sigterm_lets_calls_end_and_then_leaves_the_lifespans(tmp_path: Path, raw: bool) -> None:
+    with _process(tmp_path, {"RAW": str(raw)}) as service, service.channel() as channel, ThreadPoolExecutor(1) as pool:
         marks = tmp_path / "echo"
         assert (marks / "entered").exists()
         running = pool.submit(call, channel, "Do", "slow", "1.5")
@@ -261,8 +263,9 @@ def test_sigterm_lets_calls_end_and_then_leaves_the_lifespans(tmp_path: Path) ->
             call(channel, "Open")
 
 
-def test_a_call_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    process = _process(tmp_path, {"DRAIN_SECONDS": "0.3"})
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_call_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path, raw: bool) -> None:
+    process = _process(tmp_path, {"DRAIN_SECONDS": "0.3", "RAW": str(raw)})
     with process as service, service.channel() as channel, ThreadPoolExecutor(1) as pool:
         running = pool.submit(call, channel, "DoAsync", "slow", "15")
         _until((tmp_path / "echo" / "slow.began").exists)

@@ -1,13 +1,14 @@
 """ModelInferRequest to tensors, tensors to ModelInferResponse."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 
-from mlmesh_serving.codecs.raw import decode_raw, encode_raw
+from mlmesh_serving.codecs import scan
+from mlmesh_serving.codecs.raw import LARGE, decode_raw, encode_raw
 from mlmesh_serving.tensor import (
     UNSERVED_PARAMETERS,
     Limits,
@@ -34,14 +35,34 @@ _CONTENTS = {
 }
 
 
-def decode_request(request: oip.ModelInferRequest, limits: Limits) -> list[Tensor]:
+def read_request(body: bytes | memoryview) -> tuple[oip.ModelInferRequest, Sequence[bytes | memoryview]]:
+    """Parses a request; gives its raw contents apart: of a large one they are views of its bytes, and never copied.
+
+    Raises:
+        InvalidArgument: It is no such message.
+    """
+    if len(body) > scan.SMALL:
+        found = scan.cut(body)
+        if found is not None:
+            request = scan.parse(found.head)
+            request.id = found.id
+            return request, found.raw
+    request = scan.parse(bytes(body))
+    return request, request.raw_input_contents
+
+
+def decode_request(request: oip.ModelInferRequest, raw: Sequence[bytes | memoryview], limits: Limits) -> list[Tensor]:
     """Gives the request's tensors.
+
+    Args:
+        request: Its own raw contents are passed over.
+        raw: The raw contents; empty: the contents are typed.
+        limits: How large it may be.
 
     Raises:
         InvalidArgument: A tensor's shape, datatype and contents do not agree; the message names it.
     """
     check_names([tensor.name for tensor in request.inputs], limits)
-    raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidArgument(
             f"must hold one entry for each of the {len(request.inputs)} inputs, got {len(raw)}",
@@ -106,15 +127,36 @@ def _typed(declared: Any, dtype: np.dtype[Any], shape: list[int], count: int, fi
 
 
 def encode_response(
-    request: oip.ModelInferRequest, model_version: str, outputs: Sequence[Tensor]
-) -> oip.ModelInferResponse:
-    """Answers raw where the request was raw, typed where it was typed (but FP16, which has no typed form)."""
+    request: oip.ModelInferRequest, model_version: str, outputs: Sequence[Tensor], *, raw: bool
+) -> list[bytes | memoryview]:
+    """Serializes an answer, in parts: raw where the request was raw, typed where it was typed (but FP16, which has no
+    typed form).
+    """
     response = oip.ModelInferResponse(model_name=request.model_name, model_version=model_version, id=request.id)
-    raw = bool(request.raw_input_contents) or any(output.datatype == "FP16" for output in outputs)
+    raw = raw or any(output.datatype == "FP16" for output in outputs)
+    contents: list[bytes | memoryview] = []
     for output in outputs:
         declared = response.outputs.add(name=output.name, datatype=output.datatype, shape=output.data.shape)
         if raw:
-            response.raw_output_contents.append(encode_raw(output))
+            contents.append(encode_raw(output))
         else:
             getattr(declared.contents, _CONTENTS[output.datatype]).extend(output.data.ravel().tolist())
-    return response
+    if sum(map(len, contents)) < LARGE:
+        response.raw_output_contents.extend(bytes(part) for part in contents)
+        return [response.SerializeToString()]
+    parts: list[bytes | memoryview] = [response.SerializeToString()]
+    for part in contents:  # a message is the sum of its pieces: these are written behind it without a copy
+        parts += (_RAW_OUTPUT + _varint(len(part)), part)
+    return parts
+
+
+_RAW_OUTPUT: Final = b"\x32"  # field 6, length-delimited
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)

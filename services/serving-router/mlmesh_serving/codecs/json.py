@@ -150,9 +150,10 @@ def wanted_outputs(body: dict[str, Any]) -> tuple[list[str], dict[str, bool], bo
 
 def encode_v2(
     head: dict[str, Any], outputs: Sequence[Tensor], binary: dict[str, bool], default: bool
-) -> tuple[bytes, bytes]:
-    """Gives the JSON part and the binary part of a v2 answer."""
-    described, parts = [], []
+) -> tuple[bytes, list[bytes | memoryview]]:
+    """Gives the JSON part of a v2 answer, and the binary tensors that follow it."""
+    described = []
+    parts: list[bytes | memoryview] = []
     for output in outputs:
         entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.data.shape)}
         if binary.get(output.name, default):
@@ -162,7 +163,7 @@ def encode_v2(
         else:
             entry["data"] = to_list(output.data.ravel())
         described.append(entry)
-    return orjson.dumps({**head, "outputs": described}), b"".join(parts)
+    return orjson.dumps({**head, "outputs": described}), parts
 
 
 def to_list(data: NDArray[Any]) -> list[Any]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from mlmesh_serving.tensor import Tensor, bytes_array
 
+LARGE = 16 << 10
+"""Bytes of a tensor from which on it is not copied where it can be helped."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -60,11 +63,13 @@ def _split(data: bytes | memoryview, count: int, field: str) -> list[bytes]:
     return items
 
 
-def encode_raw(tensor: Tensor) -> bytes:
-    """Gives a tensor's bytes."""
+def encode_raw(tensor: Tensor) -> bytes | memoryview:
+    """Gives a tensor's bytes; of a large one a view of them."""
     if tensor.data.dtype.kind == "O":
         parts: list[bytes] = []
         for item in tensor.data.ravel():
             parts += (_LENGTH.pack(len(item)), item)
         return b"".join(parts)
-    return np.ascontiguousarray(tensor.data).tobytes()
+    if tensor.data.nbytes < LARGE:
+        return tensor.data.tobytes()
+    return np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlmesh_serving.access import RESOURCE
-from mlmesh_serving.codecs import json as codec
+from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.routes.v2 import json_response, namespace_of_path, read_body
 
@@ -28,9 +28,9 @@ def v1_routes(plane: DataPlane) -> list[Route]:
         verb = request.path_params["verb"]
         if verb != "predict":
             raise NotFound(message=f"no such verb: {verb!r}; predict is served")
-        tensor = codec.decode_v1(codec.parse(await read_body(request)), plane.limits)
-        answer = await plane.infer(request.path_params["model"], "", [tensor])
-        return Response(codec.encode_v1(answer.outputs), media_type="application/json")
+        asked = WireRequest(Door.REST_V1, request.path_params["model"], await read_body(request))
+        answer = await plane.submit(asked)
+        return Response(answer.body, media_type="application/json")
 
     return [
         route("/v1/models", models, access=Access("list", RESOURCE)),

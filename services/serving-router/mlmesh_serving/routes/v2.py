@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from mlmesh_serving import __version__
 from mlmesh_serving.access import RESOURCE
-from mlmesh_serving.codecs import json as codec
+from mlmesh_serving.backend import Door, WireRequest
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
 from mlmesh_serving.repository import State
 
@@ -73,42 +73,33 @@ def v2_routes(plane: DataPlane) -> list[Route]:
 
     async def infer(request: Request) -> Response:
         content = await read_body(request)
-        head, binary = _split(content, request.headers.get(_HEADER_LENGTH))
-        body = codec.parse(head)
-        identifier = body.get("id", "")
-        if not isinstance(identifier, str):
-            raise InvalidArgument("must be a string", field="id")
-        tensors = codec.decode_v2(body, binary, plane.limits)
-        names, as_binary, default = codec.wanted_outputs(body)
-        model = request.path_params["model"]
-        answer = await plane.infer(model, request.path_params.get("version", ""), tensors, names)
-        described = {"model_name": model, "model_version": answer.version}
-        if identifier:
-            described["id"] = identifier
-        first, second = codec.encode_v2(described, answer.outputs, as_binary, default)
-        if not second:
-            return Response(first, media_type="application/json")
-        headers = {"Inference-Header-Content-Length": str(len(first))}
-        return Response(first + second, media_type="application/octet-stream", headers=headers)
+        length = _json_length(content, request.headers.get(_HEADER_LENGTH))
+        asked = WireRequest(Door.REST_V2, request.path_params["model"], content, length)
+        answer = await plane.submit(asked, request.path_params.get("version", ""))
+        if answer.json_length is None:
+            return Response(answer.body, media_type="application/json")
+        headers = {"Inference-Header-Content-Length": str(answer.json_length)}
+        return Response(answer.body, media_type="application/octet-stream", headers=headers)
 
     async def index(request: Request) -> Response:
         content = await read_body(request)
-        body = codec.parse(content) if content else {}
+        body = _parse(content)
         return json_response(
             [
                 {
                     "name": served.stored.name,
                     "version": str(served.ready_revision or served.stored.revision),
-                    "state": "READY" if served.chain is not None else _STATES[served.state],
+                    "state": "READY" if served.revision is not None else _STATES[served.state],
                     "reason": served.message,
                 }
-                for served in plane.index(ready_only=bool(body.get("ready")))
+                for served in plane.index(ready_only=isinstance(body, dict) and bool(body.get("ready")))
             ]
         )
 
     async def load(request: Request) -> Response:
         content = await read_body(request)
-        if content and codec.parse(content).get("parameters"):
+        body = _parse(content)
+        if isinstance(body, dict) and body.get("parameters"):
             raise InvalidArgument("are not known; a model is configured by its InferenceService", field="parameters")
         await plane.load(request.path_params["model"])
         return json_response({})
@@ -145,14 +136,19 @@ _STATES = {
 }
 
 
-def _split(content: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
-    view = memoryview(content)
-    if header_length is None:
-        return view, view[len(view) :]
-    if not header_length.isdigit() or int(header_length) > len(view):
+def _json_length(content: bytes, header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not header.isdecimal() or int(header) > len(content):
         raise InvalidArgument(
-            f"must be the length of the JSON part, at most the body's {len(view)}",
+            f"must be the length of the JSON part, at most the body's {len(content)}",
             field="Inference-Header-Content-Length",
         )
-    length = int(header_length)
-    return view[:length], view[length:]
+    return int(header)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return orjson.loads(content) if content else {}
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"must be JSON: {error}", field="body") from error

@@ -1,7 +1,8 @@
 """inference.GRPCInferenceService: the Open Inference Protocol by gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlmesh_kit.access import arequire
 from mlmesh_kit.errors import InvalidArgument, NotFound, ServiceError
@@ -10,9 +11,13 @@ from mlmesh_protos.inference import grpc_service_pb2_grpc
 
 from mlmesh_serving import __version__
 from mlmesh_serving.access import RESOURCE
-from mlmesh_serving.codecs.grpc import decode_request, encode_response, wanted_outputs
+from mlmesh_serving.backend import Door, WireAnswer, WireRequest
+from mlmesh_serving.codecs.scan import read_head
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
 from mlmesh_serving.repository import State
+
+if TYPE_CHECKING:
+    from mlmesh_kit.http2.call import UnaryCall
 
 
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -51,24 +56,22 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             outputs=[tensor(name=o.name, datatype=o.datatype, shape=o.shape) for o in found.outputs],
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
-        return await self._infer(request, request.model_name)
-
-    async def _infer(self, request: oip.ModelInferRequest, model: str) -> oip.ModelInferResponse:
-        tensors = decode_request(request, self._plane.limits)
-        wanted = wanted_outputs(request)
-        answer = await self._plane.infer(model, request.model_version, tensors, wanted)
-        return encode_response(request, answer.version, answer.outputs)
+    def infer(self, body: bytes, call: "UnaryCall") -> "asyncio.Future[bytes]":
+        """ModelInfer, as bytes: what is asked, and of whom, is all that is read of them here."""
+        head = read_head(body)
+        request = WireRequest(Door.GRPC, head.model, body, deadline=call.deadline)
+        return body_of(self._plane.submit(request, head.version))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         async for request in request_iterator:
             try:
-                namespace, name = split_model_name(request.model_name)
-                namespace = await arequire("infer", RESOURCE, namespace)
-                answer = await self._infer(request, f"{namespace}.{name}")
-                yield oip.ModelStreamInferResponse(infer_response=answer)
+                namespace = await arequire("infer", RESOURCE, split_model_name(request.model_name)[0])
+                wire = WireRequest(Door.GRPC, request.model_name, request.SerializeToString())
+                answer = await self._plane.submit(wire, request.model_version, namespace)
+                found = oip.ModelInferResponse.FromString(answer.body)
+                yield oip.ModelStreamInferResponse(infer_response=found)
             except ServiceError as error:  # one bad request does not end the stream
                 failed = oip.ModelInferResponse(id=request.id, model_name=request.model_name)
                 yield oip.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
@@ -77,11 +80,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         _only_repository(request.repository_name)
         response = oip.RepositoryIndexResponse()
         for served in self._plane.index(ready_only=request.ready):
-            state = "READY" if served.chain is not None else "UNAVAILABLE"
+            state = "READY" if served.revision is not None else "UNAVAILABLE"
             response.models.add(
                 name=served.stored.name,  # found again by it: the caller's default namespace is listed
                 version=str(served.ready_revision or served.stored.revision),
-                state="LOADING" if served.state is State.LOADING and served.chain is None else state,
+                state="LOADING" if served.state is State.LOADING and served.revision is None else state,
                 reason=served.message,
             )
         return response
@@ -106,3 +109,33 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 def _only_repository(name: str) -> None:
     if name:
         raise InvalidArgument("must be empty: there is one repository", field="repository_name")
+
+
+def namespace_of(body: bytes) -> str:
+    """Reads the namespace from the model's name in a serialized ModelInferRequest."""
+    return split_model_name(read_head(body).model)[0]
+
+
+def body_of(answer: "asyncio.Future[WireAnswer]") -> "asyncio.Future[bytes]":
+    """Gives the bytes of an answer; whoever cancels that gives the request up."""
+    body: asyncio.Future[bytes] = answer.get_loop().create_future()
+
+    def settle(_: object) -> None:
+        if body.done():
+            return
+        if answer.cancelled():
+            body.cancel()
+            return
+        error = answer.exception()
+        if error is None:
+            body.set_result(answer.result().body)
+        else:
+            body.set_exception(error)
+
+    def give_up(_: object) -> None:
+        if body.cancelled():
+            answer.cancel()
+
+    answer.add_done_callback(settle)
+    body.add_done_callback(give_up)
+    return body
