@@ -246,7 +246,7 @@ def test_what_is_wrong_is_named(manifest: dict[str, Any], field: str) -> None:
         (model(env=[{"name": "A", "valueFrom": {}}]), "spec.predictor.model.env[0].valueFrom"),
         (with_spec(transformer={"containers": [{}]}), "spec.transformer.containers"),
         (with_spec(explainer={"art": {"type": "SquareAttack"}}), "spec.explainer.art"),
-        (predictor(logger={"storage": {}}), "spec.predictor.logger.storage"),
+        (predictor(logger={"storage": {"parameters": {"format": "csv"}}}), "spec.predictor.logger.storage"),
         (annotated(**{"class": "hpa.autoscaling.knative.dev"}), "autoscaling.knative.dev/class"),
     ],
 )

@@ -180,9 +180,11 @@ class LoggerSpec:
 
     Attributes:
         mode: Which payloads.
-        url: Where they are sent, http(s); empty: where the service sends those of all models.
+        url: Where they are sent, http(s), or a folder that they are written to, file, s3 or minio; empty: where the
+            service sends those of all models.
         metadata_headers: Headers of a request that go with it, in lower case.
         metadata_annotations: Annotations of the InferenceService that go with it.
+        storage_path: Of a folder: the folder below that of the component.
         field: Where the manifest says so, for messages.
     """
 
@@ -191,6 +193,7 @@ class LoggerSpec:
     metadata_headers: tuple[str, ...]
     metadata_annotations: Mapping[str, str]
     field: str
+    storage_path: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

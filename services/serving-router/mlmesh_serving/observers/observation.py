@@ -107,7 +107,8 @@ def request_tensors(request: WireRequest, limits: Limits) -> list[Tensor]:
         ServiceError: They cannot be read.
     """
     if request.door is Door.GRPC:
-        return decode_request(_parse_request(request.body), limits)
+        message = _parse_request(request.body)
+        return decode_request(message, message.raw_input_contents, limits)
     body, binary = _split(request.body, request.json_length)
     if request.door is Door.REST_V2 or "inputs" in body:
         return codec.decode_v2(body, binary, limits)
@@ -121,7 +122,7 @@ def answer_tensors(door: Door, answer: WireAnswer, limits: Limits) -> list[Tenso
         ServiceError: They cannot be read.
     """
     if door is Door.GRPC:
-        return decode_request(_as_request(_parse_response(answer.body)), limits)
+        return _outputs(_parse_response(answer.body), limits)
     body, binary = _split(answer.body, answer.json_length)
     if door is Door.REST_V2:
         return codec.decode_v2({"inputs": body.get("outputs")}, binary, limits)
@@ -158,12 +159,12 @@ def _grpc_request_json(request: WireRequest, limits: Limits) -> dict[str, Any]:
     head = _head(message)
     if message.outputs:
         head["outputs"] = [{"name": output.name} for output in message.outputs]
-    return {**head, "inputs": _described(decode_request(message, limits))}
+    return {**head, "inputs": _described(decode_request(message, message.raw_input_contents, limits))}
 
 
 def _grpc_answer_json(answer: WireAnswer, limits: Limits) -> dict[str, Any]:
     message = _parse_response(answer.body)
-    return {**_head(message), "outputs": _described(decode_request(_as_request(message), limits))}
+    return {**_head(message), "outputs": _described(_outputs(message, limits))}
 
 
 def _head(message: Any) -> dict[str, Any]:
@@ -227,11 +228,11 @@ def _parse(message_type: Any, body: bytes) -> Any:
         raise InvalidArgument(f"is no {message_type.DESCRIPTOR.name}", field="body") from error
 
 
-def _as_request(response: Any) -> Any:
-    """Gives a response's outputs as the inputs of a request: the two kinds of tensors have the same fields."""
+def _outputs(response: Any, limits: Limits) -> list[Tensor]:
+    """Decodes a response's outputs as the inputs of a request: the two kinds of tensors have the same fields."""
     from mlmesh_protos.inference import grpc_service_pb2 as oip
 
-    request = oip.ModelInferRequest(raw_input_contents=response.raw_output_contents)
+    request = oip.ModelInferRequest()
     for output in response.outputs:
         request.inputs.add().ParseFromString(output.SerializeToString())
-    return request
+    return decode_request(request, response.raw_output_contents, limits)

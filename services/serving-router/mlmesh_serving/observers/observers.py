@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from mlmesh_kit.errors import FailedPrecondition, ServiceError
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, ServiceError
 from mlmesh_kit.launch import Launcher, Limits
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
@@ -122,18 +122,21 @@ class Observers:
             InvalidArgument, FailedPrecondition: It does; the message names the field.
         """
         spec = subject.logger
-        if spec is not None and spec.is_http:
-            self._hosts.check(spec.url, f"{spec.field}.url", "MLMESH_SERVING_SINK_HOSTS")
+        url = spec.url or self._settings.default_url if spec is not None else ""
+        if spec is not None and not url:
+            raise InvalidArgument("must be there: the service has no default", field=f"{spec.field}.url")
+        if spec is not None and url.startswith(("http://", "https://")):
+            self._hosts.check(url, f"{spec.field}.url", "MLMESH_SERVING_SINK_HOSTS")
         elif spec is not None:
             try:
-                self._log_storage.check(spec.url, f"{spec.field}.url")
+                self._log_storage.check(url, f"{spec.field}.url")
             except FailedPrecondition as error:
                 raise FailedPrecondition(
                     f"{spec.field}.url: events are written only below what MLMESH_SERVING_LOG_ROOTS names"
                 ) from error
         for detector in subject.detectors:
             if detector.reference_uri:
-                self._storage.check(detector.reference_uri, f"{detector.field}.reference.storageUri")
+                self._storage.check(detector.reference_uri, f"{detector.field}.storageUri")
 
     def watch(self, subject: Subject) -> Tap | None:
         """Begins to look at a revision; None: nobody wants to.
@@ -233,7 +236,9 @@ class Observers:
     async def _run_once(self) -> None:
         """Starts the process and waits for its end."""
         protocol = FrameProtocol(self._received, _nothing)
-        limits = Limits(nice=self._settings.nice, oom_score=500, memory_bytes=self._settings.memory_bytes, log_bytes=4 << 20)
+        limits = Limits(
+            nice=self._settings.nice, oom_score=500, memory_bytes=self._settings.memory_bytes, log_bytes=4 << 20
+        )
         companion = await start_companion(self._launcher, MODULE, protocol, self._settings.folder, limits)
         try:
             protocol.send(frame(kinds.SETUP, orjson.dumps(self._settings.message())))

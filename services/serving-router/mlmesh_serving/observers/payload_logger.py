@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import orjson
 
+from mlmesh_serving.manifest import LoggerMode, LoggerSpec
 from mlmesh_serving.observers.cloudevent import JSON, REQUEST, RESPONSE, CloudEvent
 from mlmesh_serving.observers.observation import Observation, answer_content, request_content
 from mlmesh_serving.observers.redaction import Redaction
-from mlmesh_serving.observers.spec import LoggerSpec
 from mlmesh_serving.observers.subject import Subject
 from mlmesh_serving.tensor import Limits
 
@@ -40,16 +40,16 @@ class PayloadLogger:
         self._spec = spec
         self._redaction = redaction
         self._limits = limits
-        chosen = {key: subject.annotations[key] for key in spec.metadata_annotations if key in subject.annotations}
+        chosen = spec.metadata_annotations
         self._extensions = {**subject.attributes(), **({"annotations": _json(chosen)} if chosen else {})}
 
     def events(self, observation: Observation, identifier: str) -> list[CloudEvent]:
         """Gives the events of an observation; none where a field to be left out cannot be found in the payload."""
         request, answer = observation.request, observation.answer
         contents = []
-        if self._spec.mode in {"all", "request"}:
+        if self._spec.mode is not LoggerMode.RESPONSE:
             contents.append((REQUEST, request_content(request, self._limits)))
-        if self._spec.mode in {"all", "response"} and answer is not None:
+        if self._spec.mode is not LoggerMode.REQUEST and answer is not None:
             contents.append((RESPONSE, answer_content(request.door, answer, self._limits)))
         headers = {
             name: [request.headers[name]]
@@ -72,8 +72,9 @@ class PayloadLogger:
 
     def wanted(self, observation: Observation) -> int:
         """Tells how many events an observation should make."""
-        has_answer = observation.answer is not None
-        return {"all": 1 + has_answer, "request": 1, "response": int(has_answer)}[self._spec.mode]
+        asked = self._spec.mode is not LoggerMode.RESPONSE
+        answered = self._spec.mode is not LoggerMode.REQUEST and observation.answer is not None
+        return asked + answered
 
 
 def _json(value: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ class ObserverSettings:
         folder: Where references and logs of the process are kept.
         model_roots: URIs that references may be loaded from.
         sink_hosts: Hosts that events may be sent to.
+        default_url: Where payloads of InferenceServices are sent whose loggers say nothing.
         log_roots: URIs of folders and buckets that events may be written below.
         redact_headers: Headers that are never logged, beside those that never are.
         redact_fields: Tensors and fields of JSON that are never logged.
@@ -34,6 +35,7 @@ class ObserverSettings:
     model_roots: Sequence[str] = ()
     sink_hosts: Sequence[str] = LOOPBACK
     log_roots: Sequence[str] = ()
+    default_url: str = ""
     redact_headers: Sequence[str] = ()
     redact_fields: Sequence[str] = ()
     queue_items: int = 2048
@@ -51,6 +53,7 @@ class ObserverSettings:
         return {
             "folder": str(self.folder),
             "model_roots": list(self.model_roots),
+            "default_url": self.default_url,
             "log_roots": [root.rstrip("/") for root in self.log_roots],
             "redact_headers": list(self.redact_headers),
             "redact_fields": list(self.redact_fields),

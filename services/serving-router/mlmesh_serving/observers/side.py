@@ -22,6 +22,7 @@ from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.logs import configure_logging
 
 from mlmesh_serving.companion import FrameProtocol, frame
+from mlmesh_serving.manifest import LoggerSpec
 from mlmesh_serving.observers import kinds
 from mlmesh_serving.observers.cloudevent import DRIFT, JSON, OUTLIER, CloudEvent
 from mlmesh_serving.observers.detectors.detector import Detector, Result, kept_file
@@ -33,7 +34,6 @@ from mlmesh_serving.observers.redaction import Redaction
 from mlmesh_serving.observers.sinks.base import Outcome, Sink
 from mlmesh_serving.observers.sinks.http import HttpSink
 from mlmesh_serving.observers.sinks.store import StoreSink
-from mlmesh_serving.observers.spec import LoggerSpec
 from mlmesh_serving.observers.subject import Subject
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Limits
@@ -183,11 +183,12 @@ class Watched:
             self._running = None
 
     def _make_sink(self, spec: LoggerSpec, setup: dict[str, Any]) -> Sink:
-        if spec.is_http:
-            return HttpSink(spec.url, self._told)
+        url = spec.url or setup["default_url"]
+        if url.startswith(("http://", "https://")):
+            return HttpSink(url, self._told)
         place = [self.subject.namespace, self.subject.name, self.subject.component, spec.storage_path]
-        folder = "/".join([spec.url.rstrip("/"), *filter(None, place)])
-        root = next((root for root in setup["log_roots"] if f"{folder}/".startswith(f"{root}/")), spec.url)
+        folder = "/".join([url.rstrip("/"), *filter(None, place)])
+        root = next((root for root in setup["log_roots"] if f"{folder}/".startswith(f"{root}/")), url)
         return StoreSink(root, folder, self._told, keep_bytes=setup["log_keep_bytes"])
 
     def _told(self, outcome: Outcome) -> None:

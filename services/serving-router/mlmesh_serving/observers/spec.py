@@ -1,63 +1,40 @@
-"""What a manifest says of payload logging and of detectors.
+"""What a detector of a manifest does, of what the manifest says of it.
 
-`logger` has KServe's fields (serving.kserve.io/v1beta1 LoggerSpec). `detectors` is our own:
-
-    detectors:
-      - name: drift
-        type: ks                          # ks, chi2, mmd; mahalanobis, isolation-forest, knn
-        on: request                       # or response
-        reference: {storageUri: file:///.../train.npy}     # or {collect: 1000}
+detectors:
+  - name: drift
+    type: ks                          # ks, chi2, mmd; mahalanobis, isolation-forest, knn
+    storageUri: file:///.../train.npy # the reference; without one it is collected
+    parameters: {on: request, window: 200, pValue: 0.01}
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
-from mlmesh_kit.names import check_name
+from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_serving.fields import Fields
+from mlmesh_serving.manifest import DetectorSpec
+from mlmesh_serving.manifest.fields import as_choice, as_integer, as_optional_text, only
 
-MODES = ("all", "request", "response")
-SINK_SCHEMES = ("http", "https", "file", "s3", "minio")
 DRIFT_TYPES = ("ks", "chi2", "mmd")
 OUTLIER_TYPES = ("mahalanobis", "isolation-forest", "knn")
 CORRECTIONS = ("bonferroni", "bh")
-MAX_DETECTORS = 16
-_KUBERNETES_STORAGE = ("key", "serviceAccountName")
+_SHARED = ("on", "tensor", "collect", "pValue")
+_PARAMETERS = {
+    "ks": ("window", "correction", "categorical"),
+    "chi2": ("window", "correction"),
+    "mmd": ("window", "permutations"),
+    "mahalanobis": (),
+    "isolation-forest": (),
+    "knn": ("neighbors",),
+}
+_MAX_COLUMNS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class LoggerSpec:
-    """Where payloads are logged to.
-
-    Attributes:
-        url: An HTTP endpoint that takes CloudEvents; or a folder, `file:///`, `s3://` or `minio://`, for JSON lines.
-        mode: all, request or response.
-        metadata_headers: Request headers that an event carries.
-        metadata_annotations: Annotations of the InferenceService that an event carries.
-        storage_path: Folder below the component's folder in a store.
-        field: Where the manifest says so, for messages.
-    """
-
-    url: str
-    mode: str = "all"
-    metadata_headers: tuple[str, ...] = ()
-    metadata_annotations: tuple[str, ...] = ()
-    storage_path: str = ""
-    field: str = "logger"
-
-    @property
-    def is_http(self) -> bool:
-        """Whether events go to an HTTP endpoint."""
-        return urlsplit(self.url).scheme in {"http", "https"}
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorSpec:
-    """A detector of drift or of outliers.
+class Detection:
+    """What a detector does.
 
     Attributes:
         name: Its own.
@@ -95,110 +72,59 @@ class DetectorSpec:
         return self.type in DRIFT_TYPES
 
 
-def parse_logger(value: Any, where: str) -> LoggerSpec:
-    """Reads KServe's LoggerSpec.
+def read_detection(spec: DetectorSpec) -> Detection:
+    """Reads a detector's type and parameters.
 
     Raises:
-        InvalidArgument: A field is wrong.
-        FailedPrecondition: It asks for a format that is not served.
+        InvalidArgument: They are wrong, or not known.
     """
-    fields = Fields(value, where, ("url", "mode", "metadataHeaders", "metadataAnnotations", "storage"))
-    url = fields.text("url")
-    try:
-        parts = urlsplit(url)
-        has_place = bool(parts.hostname if parts.scheme in {"http", "https"} else parts.netloc or parts.path)
-        fits = parts.scheme in SINK_SCHEMES and has_place and not parts.fragment and parts.port != 0
-        fits = fits and not parts.username and not parts.password
-    except ValueError:
-        fits = False
-    if not fits:
-        wanted = ", ".join(f"{scheme}://" for scheme in SINK_SCHEMES)
-        raise InvalidArgument(f"must be a URL of {wanted}, without credentials or a fragment", field=fields.at("url"))
-    return LoggerSpec(
-        url=url,
-        mode=fields.choice("mode", MODES, "all"),
-        metadata_headers=tuple(name.lower() for name in fields.texts("metadataHeaders")),
-        metadata_annotations=fields.texts("metadataAnnotations"),
-        storage_path=_storage_path(fields.raw("storage"), fields.at("storage")),
-        field=where,
+    if spec.type not in _PARAMETERS:
+        raise InvalidArgument(f"must be one of {', '.join(_PARAMETERS)}, got {spec.type!r}", field=f"{spec.field}.type")
+    if spec.name == "logger":  # in metrics it would be taken for the payload logger
+        raise InvalidArgument("must be another name than 'logger'", field=f"{spec.field}.name")
+    where, given = f"{spec.field}.parameters", spec.parameters
+    only(given, (*_SHARED, *_PARAMETERS[spec.type]), where)
+    if spec.storage_uri and "collect" in given:
+        raise InvalidArgument("must not be there beside storageUri", field=f"{where}.collect")
+    found = Detection(
+        name=spec.name,
+        type=spec.type,
+        on=as_choice(given, "on", where, ("request", "response"), "request"),
+        tensor=as_optional_text(given, "tensor", where),
+        reference_uri=spec.storage_uri,
+        collect=_count(given, "collect", where, 1000, 20, 100_000),
+        window=_count(given, "window", where, 200, 10, 1000 if spec.type == "mmd" else 10_000),
+        p_value=_share(given, "pValue", where, 0.01),
+        correction=as_choice(given, "correction", where, CORRECTIONS, "bonferroni"),
+        categorical=_columns(given, "categorical", where),
+        permutations=_count(given, "permutations", where, 200, 19, 2000),
+        neighbors=_count(given, "neighbors", where, 5, 1, 1000),
+        field=spec.field,
     )
+    least = math.ceil(1 / found.p_value) - 1  # of n ranks the smallest is one in n + 1: with fewer nothing can alarm
+    if found.type == "mmd" and found.permutations < least:
+        raise InvalidArgument(f"must be at least {least} for this pValue", field=f"{where}.permutations")
+    if not found.is_drift and not found.reference_uri and found.collect < 2 * least:
+        raise InvalidArgument(f"must be at least {2 * least} for this pValue", field=f"{where}.collect")
+    return found
 
 
-def _storage_path(value: Any, where: str) -> str:
-    if value is None:
-        return ""
-    fields = Fields(value, where, ("path", "parameters", *_KUBERNETES_STORAGE))
-    parameters = fields.raw("parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise InvalidArgument("must be an object", field=fields.at("parameters"))
-    if parameters.get("format", "json") != "json":
-        raise FailedPrecondition(f"{where}.parameters.format: only json is served, got {parameters['format']!r}")
-    path = fields.text("path", "").strip("/")
-    if ".." in path.split("/"):
-        raise InvalidArgument("must not hold '..'", field=fields.at("path"))
-    return path
+def _count(given: Mapping[str, Any], key: str, where: str, default: int, smallest: int, largest: int) -> int:
+    value = as_integer(given, key, where, default=default, smallest=smallest, largest=largest)
+    return default if value is None else value
 
 
-def parse_detectors(value: Any, where: str) -> tuple[DetectorSpec, ...]:
-    """Reads the list of detectors.
+def _share(given: Mapping[str, Any], key: str, where: str, default: float) -> float:
+    value = given.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-5 <= value <= 0.5:
+        raise InvalidArgument("must be a number from 0.00001 to 0.5", field=f"{where}.{key}")
+    return float(value)
 
-    Raises:
-        InvalidArgument: A field is wrong, or two detectors have one name.
-    """
+
+def _columns(given: Mapping[str, Any], key: str, where: str) -> tuple[int, ...]:
+    value = given.get(key)
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > MAX_DETECTORS:
-        raise InvalidArgument(f"must be a list of at most {MAX_DETECTORS} detectors", field=where)
-    found = [_detector(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    names = [detector.name for detector in found]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise InvalidArgument(f"{name!r} is there twice", field=f"{where}[{index}].name")
-    return tuple(found)
-
-
-_DETECTOR_FIELDS = {
-    "ks": ("window", "correction", "categorical"),
-    "chi2": ("window", "correction"),
-    "mmd": ("window", "permutations"),
-    "mahalanobis": (),
-    "isolation-forest": (),
-    "knn": ("neighbors",),
-}
-
-
-def _detector(value: Any, where: str) -> DetectorSpec:
-    shared = ("name", "type", "on", "tensor", "reference", "pValue")
-    anything = Fields(value, where, (*shared, "window", "correction", "categorical", "permutations", "neighbors"))
-    kind = anything.choice("type", (*DRIFT_TYPES, *OUTLIER_TYPES))
-    fields = Fields(value, where, (*shared, *_DETECTOR_FIELDS[kind]))
-    name = fields.text("name", kind)
-    check_name(name, fields.at("name"))
-    if name == "logger":  # in metrics it would be taken for the payload logger
-        raise InvalidArgument("must be another name than 'logger'", field=fields.at("name"))
-    reference = Fields(fields.raw("reference") or {}, fields.at("reference"), ("storageUri", "collect"))
-    if "storageUri" in reference and "collect" in reference:
-        raise InvalidArgument("must hold storageUri or collect, not both", field=reference.where)
-    p_value = fields.fraction("pValue", 0.01, 0.0, 0.5)
-    collect = reference.integer("collect", 1000, 20, 100_000)
-    spec = DetectorSpec(
-        name=name,
-        type=kind,
-        on=fields.choice("on", ("request", "response"), "request"),
-        tensor=fields.text("tensor", ""),
-        reference_uri=reference.text("storageUri", ""),
-        collect=collect,
-        window=fields.integer("window", 200, 10, 1000 if kind == "mmd" else 10_000),
-        p_value=p_value,
-        correction=fields.choice("correction", CORRECTIONS, "bonferroni"),
-        categorical=fields.columns("categorical"),
-        permutations=fields.integer("permutations", 200, 19, 2000),
-        neighbors=fields.integer("neighbors", 5, 1, 1000),
-        field=where,
-    )
-    least = math.ceil(1 / p_value) - 1  # of n ranks the smallest is one in n + 1: with fewer nothing can alarm
-    if kind == "mmd" and spec.permutations < least:
-        raise InvalidArgument(f"must be at least {least} for this pValue", field=fields.at("permutations"))
-    if kind in OUTLIER_TYPES and "storageUri" not in reference and collect < 2 * least:
-        raise InvalidArgument(f"must be at least {2 * least} for this pValue", field=reference.at("collect"))
-    return spec
+    if not isinstance(value, list) or len(value) > _MAX_COLUMNS or any(type(i) is not int or i < 0 for i in value):
+        raise InvalidArgument(f"must be a list of at most {_MAX_COLUMNS} columns, from 0", field=f"{where}.{key}")
+    return tuple(value)

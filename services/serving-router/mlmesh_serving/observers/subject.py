@@ -1,10 +1,11 @@
 """What is observed: a revision of an InferenceService, with its logger and its detectors."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlmesh_serving.observers.spec import DetectorSpec, LoggerSpec
+from mlmesh_serving.manifest import InferenceServiceSpec, LoggerMode, LoggerSpec
+from mlmesh_serving.observers.spec import Detection, read_detection
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,6 @@ class Subject:
         revision: Its number.
         endpoint: default, or canary.
         component: predictor, transformer or explainer.
-        annotations: Of the InferenceService.
         logger: Payload logging; None: none.
         detectors: Of drift and outliers.
     """
@@ -27,9 +27,18 @@ class Subject:
     revision: int
     endpoint: str = "default"
     component: str = "predictor"
-    annotations: Mapping[str, str] = field(default_factory=dict)
     logger: LoggerSpec | None = None
-    detectors: tuple[DetectorSpec, ...] = ()
+    detectors: tuple[Detection, ...] = ()
+
+    @classmethod
+    def of(cls, namespace: str, revision: int, spec: InferenceServiceSpec, endpoint: str = "default") -> "Subject":
+        """Makes the subject of a revision's manifest.
+
+        Raises:
+            InvalidArgument: A detector is wrong.
+        """
+        detectors = tuple(map(read_detection, spec.detectors))
+        return cls(namespace, spec.name, revision, endpoint, logger=spec.logger, detectors=detectors)
 
     @property
     def source(self) -> str:
@@ -53,7 +62,7 @@ class Subject:
     @property
     def wants_answers(self) -> bool:
         """Whether anybody looks at its answers."""
-        logged = self.logger is not None and self.logger.mode != "request"
+        logged = self.logger is not None and self.logger.mode is not LoggerMode.REQUEST
         return logged or any(detector.on == "response" for detector in self.detectors)
 
     @property
@@ -70,9 +79,11 @@ class Subject:
     def from_message(cls, message: Mapping[str, Any]) -> "Subject":
         """Reads what `message` made."""
         logger = message["logger"]
-        detectors = [
-            DetectorSpec(**{**detector, "categorical": tuple(detector["categorical"])})
+        if logger is not None:
+            texts = tuple(logger["metadata_headers"])
+            logger = LoggerSpec(**{**logger, "mode": LoggerMode(logger["mode"]), "metadata_headers": texts})
+        detectors = tuple(
+            Detection(**{**detector, "categorical": tuple(detector["categorical"])})
             for detector in message["detectors"]
-        ]
-        kept = {**message, "logger": LoggerSpec(**logger) if logger else None, "detectors": tuple(detectors)}
-        return cls(**kept)
+        )
+        return cls(**{**message, "logger": logger, "detectors": detectors})

@@ -18,7 +18,7 @@ from mlmesh_serving.observers.detectors.reference import read_table
 from mlmesh_serving.observers.detectors.results import DriftResult, OutlierResult, Status
 from mlmesh_serving.observers.detectors.scores import IsolationForest, Mahalanobis, NearestNeighbors, Score
 from mlmesh_serving.observers.detectors.two_sample import chi_squared, kolmogorov_smirnov
-from mlmesh_serving.observers.spec import DetectorSpec
+from mlmesh_serving.observers.spec import Detection
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Tensor
 
@@ -36,7 +36,7 @@ class Detector:
         kept: File that a collected reference is kept in, so that it outlives this process.
     """
 
-    def __init__(self, spec: DetectorSpec, storage: ModelStorage, kept: Path) -> None:
+    def __init__(self, spec: Detection, storage: ModelStorage, kept: Path) -> None:
         self.spec = spec
         self.status = Status(spec.type)
         self._storage = storage
@@ -52,7 +52,7 @@ class Detector:
         """Loads the reference, from its file or from what was collected before; what fails is in the status."""
         try:
             if self.spec.reference_uri:
-                where = f"{self.spec.field}.reference.storageUri"
+                where = f"{self.spec.field}.storageUri"
                 with self._storage.local(self.spec.reference_uri, where) as path:
                     self._begin(read_table(path, self.spec.tensor, where))
             elif self._kept.exists():
@@ -127,7 +127,9 @@ class Detector:
         if len(reference) < 2:
             raise FailedPrecondition("the reference must have at least two rows of finite numbers")
         if max(self.spec.categorical, default=0) >= reference.shape[1]:
-            raise FailedPrecondition(f"{self.spec.field}.categorical: there are {reference.shape[1]} features")
+            raise FailedPrecondition(
+                f"{self.spec.field}.parameters.categorical: there are {reference.shape[1]} features"
+            )
         if self.spec.type == "mmd":
             self._mmd = MMDTest(reference, self.spec.permutations, self._random)
         elif not self.spec.is_drift:
@@ -199,12 +201,12 @@ def _placed(values: NDArray[Any], judged: NDArray[Any]) -> list[Any]:
     return placed
 
 
-def _score(spec: DetectorSpec) -> Score:
+def _score(spec: Detection) -> Score:
     scores = {"mahalanobis": Mahalanobis, "isolation-forest": IsolationForest}
     return NearestNeighbors(spec.neighbors) if spec.type == "knn" else scores[spec.type]()
 
 
-def kept_file(folder: Path, source: str, spec: DetectorSpec) -> Path:
+def kept_file(folder: Path, source: str, spec: Detection) -> Path:
     """Gives the file of a collected reference: another for each revision, detector, and what it collects."""
     told = f"{source}\n{spec.name}\n{spec.type}\n{spec.on}\n{spec.tensor}\n{spec.collect}"
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.npy"
