@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import orjson
 import pytest
+import uvloop
 from mlmesh_kit.launch import WarmLauncher
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.manifest import LoggerMode, LoggerSpec
@@ -34,12 +35,29 @@ def sink():
     sink.close()
 
 
-@asynccontextmanager
-async def observing(tmp_path, **settings):
-    async with WarmLauncher(preload=PRELOAD) as launcher:
-        observers = Observers(launcher, ObserverSettings(tmp_path, nice=0, **settings))
+@pytest.fixture(scope="module")
+def launching():
+    """A loop for all tests, and a launcher in it: importing what it forks takes longer than all the rest."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        launcher = WarmLauncher(preload=PRELOAD)
+        yield runner.run, launcher
+        runner.run(launcher.close())
+
+
+@pytest.fixture
+def run(launching):
+    return launching[0]
+
+
+@pytest.fixture
+def observing(launching, tmp_path):
+    @asynccontextmanager
+    async def begin(**settings):
+        observers = Observers(launching[1], ObserverSettings(tmp_path, nice=0, **settings))
         async with observers.running():
             yield observers
+
+    return begin
 
 
 def subject(sink_url, name="iris", revision=1, detectors=()):
@@ -62,18 +80,18 @@ def count(counter, *labels):
     return counter.labels(*labels)._value.get()
 
 
-def test_predictions_become_events_in_files_and_drift_and_outliers_are_told(tmp_path, sink):
+def test_predictions_become_events_in_files_and_drift_and_outliers_are_told(tmp_path, sink, run, observing):
     random = np.random.default_rng(0)
     np.save(tmp_path / "reference.npy", random.normal(size=(1000, 2)))
-    reference = f"file://{tmp_path}/reference.npy"
+    reference = {"reference_uri": "file:///r", "reference_path": f"{tmp_path}/reference.npy"}
     detectors = (
-        Detection("drift", "ks", window=50, reference_uri=reference, field="spec.detectors[0]"),
-        Detection("odd", "knn", reference_uri=reference, field="spec.detectors[1]"),
+        Detection("drift", "ks", window=50, **reference, field="spec.detectors[0]"),
+        Detection("odd", "knn", **reference, field="spec.detectors[1]"),
         Detection("answers", "chi2", on="response", collect=20, window=50),
     )
 
     async def scenario():
-        async with observing(tmp_path, model_roots=[f"file://{tmp_path}"], log_roots=[f"file://{tmp_path}/logs"]) as o:
+        async with observing(log_roots=[f"file://{tmp_path}/logs"]) as o:
             tap = o.watch(subject(sink.url, detectors=detectors))
             files = o.watch(subject(f"file://{tmp_path}/logs", name="filed"))
             answer = WireAnswer(b'{"predictions": [1, 1]}')
@@ -111,12 +129,12 @@ def test_predictions_become_events_in_files_and_drift_and_outliers_are_told(tmp_
         assert [line["type"].rsplit(".", 1)[1] for line in lines] == ["request", "response"]
         assert lines[1]["data"] == {"predictions": [1, 1]}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_a_killed_process_is_replaced_and_predictions_go_on(tmp_path, sink):
+def test_a_killed_process_is_replaced_and_predictions_go_on(tmp_path, sink, run, observing):
     async def scenario():
-        async with observing(tmp_path) as observers:
+        async with observing() as observers:
             tap = observers.watch(subject(sink.url, name="killed"))
             backend = ObservedBackend(FakeBackend(1), tap)
             await backend.submit(request([[1.0]]))
@@ -132,15 +150,15 @@ def test_a_killed_process_is_replaced_and_predictions_go_on(tmp_path, sink):
             lost = count(metrics.DROPPED, "default", "killed", "logger", "process_ended")
             await until(lambda: len(sink.events) >= 2 * (7 - lost))
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_a_sink_that_hangs_holds_up_no_other_and_what_is_too_much_is_counted(tmp_path, sink):
+def test_a_sink_that_hangs_holds_up_no_other_and_what_is_too_much_is_counted(tmp_path, sink, run, observing):
     hanging = EventSink()
     hanging.gate.clear()
 
     async def scenario():
-        async with observing(tmp_path, drain_seconds=0.1) as observers:
+        async with observing(drain_seconds=0.1) as observers:
             slow = observers.watch(subject(hanging.url, name="slow"))
             quick = observers.watch(subject(sink.url, name="quick"))
             for number in range(700):  # two events each; 1000 may wait
@@ -152,7 +170,7 @@ def test_a_sink_that_hangs_holds_up_no_other_and_what_is_too_much_is_counted(tmp
             assert not hanging.events
 
     try:
-        asyncio.run(scenario())
+        run(scenario())
     finally:
         hanging.close()
 

@@ -16,7 +16,6 @@ from mlmesh_serving.observers.detectors.reference import read_table
 from mlmesh_serving.observers.detectors.scores import IsolationForest, Mahalanobis, NearestNeighbors
 from mlmesh_serving.observers.detectors.two_sample import chi_squared, kolmogorov_smirnov
 from mlmesh_serving.observers.spec import Detection
-from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Tensor, as_tensor
 from scipy import stats
 
@@ -26,14 +25,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def detector(tmp_path: Path, **spec) -> Detector:
-    made = Detector(Detection("d", **spec), ModelStorage([f"file://{tmp_path}"], tmp_path), tmp_path / "kept.npy")
+    made = Detector(Detection("d", **spec), tmp_path / "kept.npy")
     made.load()
     return made
 
 
 def with_reference(tmp_path: Path, rows: np.ndarray, **spec) -> Detector:
     np.save(tmp_path / "reference.npy", rows)
-    made = detector(tmp_path, reference_uri=f"file://{tmp_path}/reference.npy", **spec)
+    made = detector(tmp_path, reference_uri="file:///r", reference_path=f"{tmp_path}/reference.npy", **spec)
     assert made.status.state == "READY", made.status.message
     return made
 
@@ -286,7 +285,7 @@ def test_what_cannot_be_judged_is_told_and_harms_nothing(tmp_path):
 )
 def test_references_that_are_none_fail_with_a_reason(tmp_path, name, content, told):
     (tmp_path / name).write_bytes(content)
-    made = detector(tmp_path, type="ks", reference_uri=f"file://{tmp_path}/{name}")
+    made = detector(tmp_path, type="ks", reference_uri="file:///r", reference_path=f"{tmp_path}/{name}")
     assert made.status.state == "FAILED"
     assert told in made.status.message
     assert made.observe(tensor(np.zeros((3, 2)))) == []

@@ -171,9 +171,6 @@ def test_what_is_not_allowed_is_refused_at_the_door(tmp_path):
             observers.watch(Subject("default", "m", 1, logger=logger(url)))
     with pytest.raises(InvalidArgument, match=r"logger\.url"):
         observers.watch(Subject("default", "m", 1, logger=logger("")))
-    with pytest.raises(FailedPrecondition, match=r"detectors\[0\].storageUri"):
-        detector = Detection("d", "ks", reference_uri="file:///etc/passwd", field="spec.detectors[0]")
-        observers.watch(Subject("default", "m", 1, detectors=(detector,)))
     observers.watch(Subject("default", "m", 1, logger=logger(f"file://{tmp_path}/logs/a")))
 
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, ServiceError
+from mlmesh_kit.errors import InvalidArgument, ServiceError
 from mlmesh_kit.launch import Launcher, Limits
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
@@ -22,10 +22,10 @@ from mlmesh_serving.hosts import AllowedHosts
 from mlmesh_serving.observers import kinds, metrics
 from mlmesh_serving.observers.observation import pack
 from mlmesh_serving.observers.payload_logger import ID_HEADER
+from mlmesh_serving.observers.places import AllowedPlaces
 from mlmesh_serving.observers.queue import BoundedQueue
 from mlmesh_serving.observers.settings import ObserverSettings
 from mlmesh_serving.observers.subject import Subject
-from mlmesh_serving.storage import ModelStorage
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,7 @@ class Observers:
         self._launcher = launcher
         self._settings = settings
         self._hosts = AllowedHosts(settings.sink_hosts)
-        self._storage = ModelStorage(list(settings.model_roots), settings.folder / "downloads")
-        self._log_storage = ModelStorage(list(settings.log_roots), settings.folder / "downloads")
+        self._places = AllowedPlaces(settings.log_roots)
         self._queue: BoundedQueue[_Item] = BoundedQueue(settings.queue_items, settings.queue_bytes)
         self._max_bytes = settings.max_payload_bytes
         self._taps: dict[int, Tap] = {}
@@ -128,15 +127,7 @@ class Observers:
         if spec is not None and url.startswith(("http://", "https://")):
             self._hosts.check(url, f"{spec.field}.url", "MLMESH_SERVING_SINK_HOSTS")
         elif spec is not None:
-            try:
-                self._log_storage.check(url, f"{spec.field}.url")
-            except FailedPrecondition as error:
-                raise FailedPrecondition(
-                    f"{spec.field}.url: events are written only below what MLMESH_SERVING_LOG_ROOTS names"
-                ) from error
-        for detector in subject.detectors:
-            if detector.reference_uri:
-                self._storage.check(detector.reference_uri, f"{detector.field}.storageUri")
+            self._places.check(url, f"{spec.field}.url", "MLMESH_SERVING_LOG_ROOTS")
 
     def watch(self, subject: Subject) -> Tap | None:
         """Begins to look at a revision; None: nobody wants to.

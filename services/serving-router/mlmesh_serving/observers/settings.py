@@ -14,7 +14,6 @@ class ObserverSettings:
 
     Attributes:
         folder: Where references and logs of the process are kept.
-        model_roots: URIs that references may be loaded from.
         sink_hosts: Hosts that events may be sent to.
         default_url: Where payloads of InferenceServices are sent whose loggers say nothing.
         log_roots: URIs of folders and buckets that events may be written below.
@@ -32,7 +31,6 @@ class ObserverSettings:
     """
 
     folder: Path
-    model_roots: Sequence[str] = ()
     sink_hosts: Sequence[str] = LOOPBACK
     log_roots: Sequence[str] = ()
     default_url: str = ""
@@ -52,7 +50,6 @@ class ObserverSettings:
         """Gives what the process needs to know."""
         return {
             "folder": str(self.folder),
-            "model_roots": list(self.model_roots),
             "default_url": self.default_url,
             "log_roots": [root.rstrip("/") for root in self.log_roots],
             "redact_headers": list(self.redact_headers),

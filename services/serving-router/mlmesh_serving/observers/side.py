@@ -29,13 +29,13 @@ from mlmesh_serving.observers.detectors.detector import Detector, Result, kept_f
 from mlmesh_serving.observers.detectors.results import DriftResult
 from mlmesh_serving.observers.observation import Observation, answer_tensors, request_tensors, unpack
 from mlmesh_serving.observers.payload_logger import PayloadLogger, event_id
+from mlmesh_serving.observers.places import AllowedPlaces
 from mlmesh_serving.observers.queue import BoundedQueue
 from mlmesh_serving.observers.redaction import Redaction
 from mlmesh_serving.observers.sinks.base import Outcome, Sink
 from mlmesh_serving.observers.sinks.http import HttpSink
 from mlmesh_serving.observers.sinks.store import StoreSink
 from mlmesh_serving.observers.subject import Subject
-from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Limits
 
 _REPORT_SECONDS = 0.25
@@ -140,9 +140,8 @@ class Watched:
             self._logger = PayloadLogger(subject, subject.logger, redaction, limits)
         self.detectors: Detectors | None = None
         if subject.detectors:
-            storage = ModelStorage(setup["model_roots"], Path(setup["folder"]) / "downloads")
             kept = Path(setup["folder"]) / "references"
-            made = [Detector(spec, storage, kept_file(kept, subject.source, spec)) for spec in subject.detectors]
+            made = [Detector(spec, kept_file(kept, subject.source, spec)) for spec in subject.detectors]
             self.detectors = Detectors(made, pool, limits, self._found)
 
     def observe(self, observation: Observation) -> None:
@@ -188,7 +187,7 @@ class Watched:
             return HttpSink(url, self._told)
         place = [self.subject.namespace, self.subject.name, self.subject.component, spec.storage_path]
         folder = "/".join([url.rstrip("/"), *filter(None, place)])
-        root = next((root for root in setup["log_roots"] if f"{folder}/".startswith(f"{root}/")), url)
+        root = AllowedPlaces(setup["log_roots"]).root_of(folder) or url
         return StoreSink(root, folder, self._told, keep_bytes=setup["log_keep_bytes"])
 
     def _told(self, outcome: Outcome) -> None:

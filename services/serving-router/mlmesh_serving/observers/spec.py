@@ -42,6 +42,7 @@ class Detection:
         on: request: it looks at the inputs; response: at the outputs.
         tensor: Name of the tensor that it looks at; empty: the first.
         reference_uri: Data of the reference: .npy, .npz or .csv; empty: collected.
+        reference_path: Where that lies on this machine, once it was brought here.
         collect: How many first instances make the reference, where there is no file.
         window: Instances that a drift test is made of; the next test is made of the next ones.
         p_value: Share of false alarms: of windows (drift) or of instances (outliers).
@@ -57,6 +58,7 @@ class Detection:
     on: str = "request"
     tensor: str = ""
     reference_uri: str = ""
+    reference_path: str = ""
     collect: int = 1000
     window: int = 200
     p_value: float = 0.01

@@ -1,7 +1,8 @@
 """What is observed: a revision of an InferenceService, with its logger and its detectors."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mlmesh_serving.manifest import InferenceServiceSpec, LoggerMode, LoggerSpec
@@ -39,6 +40,18 @@ class Subject:
         """
         detectors = tuple(map(read_detection, spec.detectors))
         return cls(namespace, spec.name, revision, endpoint, logger=spec.logger, detectors=detectors)
+
+    def located(self, references: Mapping[str, Path]) -> "Subject":
+        """Gives it with the places, on this machine, of its detectors' references.
+
+        Args:
+            references: By the name of the detector; for each that has a `reference_uri`.
+        """
+        detectors = tuple(
+            replace(detector, reference_path=str(references[detector.name])) if detector.reference_uri else detector
+            for detector in self.detectors
+        )
+        return replace(self, detectors=detectors)
 
     @property
     def source(self) -> str:

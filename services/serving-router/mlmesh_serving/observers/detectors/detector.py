@@ -19,7 +19,6 @@ from mlmesh_serving.observers.detectors.results import DriftResult, OutlierResul
 from mlmesh_serving.observers.detectors.scores import IsolationForest, Mahalanobis, NearestNeighbors, Score
 from mlmesh_serving.observers.detectors.two_sample import chi_squared, kolmogorov_smirnov
 from mlmesh_serving.observers.spec import Detection
-from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.tensor import Tensor
 
 logger = logging.getLogger(__name__)
@@ -32,14 +31,12 @@ class Detector:
 
     Args:
         spec: What it does.
-        storage: Where a reference file may be loaded from.
         kept: File that a collected reference is kept in, so that it outlives this process.
     """
 
-    def __init__(self, spec: Detection, storage: ModelStorage, kept: Path) -> None:
+    def __init__(self, spec: Detection, kept: Path) -> None:
         self.spec = spec
         self.status = Status(spec.type)
-        self._storage = storage
         self._kept = kept
         self._random = np.random.default_rng(0)  # the same data, the same answer
         self._collected: list[NDArray[Any]] = []
@@ -52,9 +49,8 @@ class Detector:
         """Loads the reference, from its file or from what was collected before; what fails is in the status."""
         try:
             if self.spec.reference_uri:
-                where = f"{self.spec.field}.storageUri"
-                with self._storage.local(self.spec.reference_uri, where) as path:
-                    self._begin(read_table(path, self.spec.tensor, where))
+                path = Path(self.spec.reference_path)
+                self._begin(read_table(path, self.spec.tensor, f"{self.spec.field}.storageUri"))
             elif self._kept.exists():
                 self._begin(np.load(self._kept, allow_pickle=False))
         except ServiceError as error:
