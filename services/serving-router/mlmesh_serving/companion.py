@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -170,3 +171,29 @@ async def _connected(process: Process, protocol: FrameProtocol, module: str) -> 
             await connected
     if not protocol.connected.is_set():
         raise Unavailable(f"{module} ended before it connected; its log says why")
+
+
+def read_frame(connection: socket.socket) -> tuple[int, bytes]:
+    """Reads a frame, for a process that does one thing at a time.
+
+    Raises:
+        EOFError: The other end is gone.
+    """
+    length, kind = _HEAD.unpack(_read(connection, _HEAD.size))
+    return kind, _read(connection, length - 1)
+
+
+def send_frame(connection: socket.socket, kind: int, *parts: bytes) -> None:
+    """Sends a frame; see `read_frame`."""
+    connection.sendall(b"".join(frame(kind, *parts)))
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    data = bytearray(count)
+    view = memoryview(data)
+    while view:
+        got = connection.recv_into(view)
+        if not got:
+            raise EOFError
+        view = view[got:]
+    return bytes(data)

@@ -91,6 +91,16 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
     Raises:
         FailedPrecondition: The module or the name is missing, importing fails, or the stage has not the right form.
     """
+    function = load_target(role, folder, target)
+    return Stage(role, function, takes_mapping=_check_types(role, target, function))
+
+
+def load_target(role: str, folder: Path, target: str) -> Any:
+    """Imports what `load_stage` does, and gives the function, or an instance of the class.
+
+    Raises:
+        FailedPrecondition: The module or the name is missing, or importing fails.
+    """
     module_name, _, name = target.partition(":")
     path = folder / (module_name.replace(".", "/") + ".py")
     if not path.is_file():
@@ -100,12 +110,11 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
         if not hasattr(module, name):
             raise FailedPrecondition(f"{role}: {module_name} has no {name}")
         found = getattr(module, name)
-        function: Any = found() if inspect.isclass(found) else found
+        return found() if inspect.isclass(found) else found
     except FailedPrecondition:
         raise
     except Exception as error:
         raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
-    return Stage(role, function, takes_mapping=_check_types(role, target, function))
 
 
 def _import(folder: Path, path: Path) -> types.ModuleType:

@@ -23,9 +23,9 @@ from mlmesh_serving.manifest.stages import parse_stage
 
 _MAX_HEADERS = 32
 _MAX_DETECTORS = 16
-_EXPLAINERS = ("shap", "permutation", "python", "remote")
+_EXPLAINERS = ("shap", "permutation", "occlusion", "python", "remote")
 _REFUSED_EXPLAINERS = dict.fromkeys(
-    ("art", "alibi", "aix"), "its server is a container; shap, permutation, python and remote are served"
+    ("art", "alibi", "aix"), "its server is a container; shap, permutation, occlusion, python and remote are served"
 )
 
 

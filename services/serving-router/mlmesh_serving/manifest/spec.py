@@ -220,7 +220,7 @@ class ExplainerSpec:
     """What answers `:explain`.
 
     Attributes:
-        type: shap, permutation; python or remote for `stage`.
+        type: shap, permutation, occlusion; python or remote for `stage`.
         storage_uri: Background data, or a fitted explainer; empty: none.
         parameters: Of its type.
         stage: A class of the user's, or a server elsewhere.
