@@ -57,6 +57,7 @@ class _Worker:
         self._plan = plan
         self._predictor = predictor
         self._loop = asyncio.get_running_loop()
+        self._loading: FrameProtocol | None = None
         self._protocol: FrameProtocol | None = None
         self._companion: Companion | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,6 +128,7 @@ class _Worker:
             self._is_asked = True
             self._predict(content)
         elif kind == kinds.READY and not self.first.done():
+            self._protocol = self._loading
             self.first.set_result(None)
         elif kind == kinds.FAILED and not self.first.done():
             self.first.set_exception(decode_fault(content[0], content[1:]))
@@ -201,21 +203,21 @@ class _Worker:
         """Starts the process, and waits for its end."""
         protocol = FrameProtocol(self._received, _nothing)
         self._companion = await self._start(protocol)
+        self._loading = protocol
         try:
             protocol.send(frame(kinds.PLAN, orjson.dumps(self._plan.message())))
             ended = asyncio.create_task(self._companion.process.wait())
             try:
                 both: list[asyncio.Future[Any]] = [ended, self.first]
                 await asyncio.wait(both, timeout=_LOAD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if self.first.done() and self.first.exception() is None:
-                    self._protocol = protocol
-                    await asyncio.shield(ended)
-                elif not self.first.done():
+                if not self.first.done():
                     self.first.set_exception(Unavailable("the explainer ended, or took too long, before it was ready"))
+                if self.first.exception() is None:
+                    await asyncio.shield(ended)
             finally:
                 ended.cancel()
         finally:
-            self._protocol = None
+            self._protocol = self._loading = None
             self._companion.process.kill()
             self._companion = None
             self._is_asked = self.is_busy = False
