@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from mlmesh_kit.errors import Unavailable
-from mlmesh_kit.launch import Launcher, Limits, Process, ProcessSpec
+from mlmesh_kit.launch import Launcher, Limits, Process, ProcessSpec, WarmLauncher
 
 START_SECONDS = 60.0
 MAX_FRAME = 1 << 30
@@ -111,8 +111,25 @@ class Companion:
     protocol: FrameProtocol
 
 
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
+"""Variables of the router's environment that a companion gets."""
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_WARM = ("mlmesh_serving.observers.side", "mlmesh_serving.explainers.worker")
+
+
+def make_launcher() -> WarmLauncher:
+    """Makes the launcher of companions; its helper starts with the first of them, and has imported what they need."""
+    return WarmLauncher(_WARM, env={**os.environ, **dict.fromkeys(_THREADS, "1")})
+
+
 async def start_companion(
-    launcher: Launcher, module: str, protocol: FrameProtocol, folder: Path, limits: Limits
+    launcher: Launcher,
+    module: str,
+    protocol: FrameProtocol,
+    folder: Path,
+    limits: Limits,
+    *,
+    secrets: str = "",
 ) -> Companion:
     """Starts `python -m MODULE SOCKET` and waits until it has connected.
 
@@ -122,6 +139,8 @@ async def start_companion(
         protocol: Our end.
         folder: Its working directory, and where its log goes.
         limits: What it may take.
+        secrets: Beginning of the names of variables that it gets beside those of PASSED_ON; empty: none. What runs a
+            user's code gets none.
 
     Raises:
         Unavailable: It could not be started, or ended before it connected.
@@ -138,7 +157,11 @@ async def start_companion(
             ProcessSpec(
                 argv=["python", "-m", module, str(path)],
                 cwd=folder,
-                env=dict(os.environ),
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if name in PASSED_ON or (secrets and name.startswith(secrets))
+                },
                 log_path=folder / f"{module.rsplit('.', 1)[-1]}.log",
                 limits=limits,
                 name=module,

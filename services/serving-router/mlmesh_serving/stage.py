@@ -81,22 +81,31 @@ class Stage:
 
 
 def load_stage(role: str, folder: Path, target: str) -> Stage:
-    """Imports a stage from its folder, under a name of its own, so that stages of several models never mix.
+    """Imports a stage from its folder, and makes it if it is a class.
 
     Args:
         role: `preprocessor` or `postprocessor`.
-        folder: Where the module lies. It may import other modules of the folder while it is imported itself.
+        folder: Where the module lies.
         target: `module:Class` or `module:function`.
 
     Raises:
-        FailedPrecondition: The module or the name is missing, importing fails, or the stage has not the right form.
+        FailedPrecondition: See `import_target`; or the stage has not the right form.
     """
-    function = load_target(role, folder, target)
-    return Stage(role, function, takes_mapping=_check_types(role, target, function))
+    found = import_target(role, folder, target)
+    try:
+        function: Any = found() if inspect.isclass(found) else found
+    except Exception as error:
+        raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
+    return Stage(role, function, takes_mapping=takes_mapping(role, target, function))
 
 
-def load_target(role: str, folder: Path, target: str) -> Any:
-    """Imports what `load_stage` does, and gives the function, or an instance of the class.
+def import_target(role: str, folder: Path, target: str) -> Any:
+    """Imports a class or function from a folder, under a name of its own, so that those of several models never mix.
+
+    Args:
+        role: What it is for, for messages.
+        folder: Where the module lies. It may import other modules of the folder while it is imported itself.
+        target: `module:Class` or `module:function`.
 
     Raises:
         FailedPrecondition: The module or the name is missing, or importing fails.
@@ -107,14 +116,13 @@ def load_target(role: str, folder: Path, target: str) -> Any:
         raise FailedPrecondition(f"{role}: there is no module {module_name} in its folder")
     try:
         module = _import(folder, check_inside(folder, path))
-        if not hasattr(module, name):
-            raise FailedPrecondition(f"{role}: {module_name} has no {name}")
-        found = getattr(module, name)
-        return found() if inspect.isclass(found) else found
     except FailedPrecondition:
         raise
     except Exception as error:
         raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        raise FailedPrecondition(f"{role}: {module_name} has no {name}")
+    return getattr(module, name)
 
 
 def _import(folder: Path, path: Path) -> types.ModuleType:
@@ -148,8 +156,8 @@ def _forget(folder: Path, names: set[str]) -> None:
             del sys.modules[name]
 
 
-def _check_types(role: str, target: str, function: Any) -> bool:
-    """Checks a stage's signature; tells whether it takes a dict.
+def takes_mapping(role: str, target: str, function: Any) -> bool:
+    """Checks the signature of what takes tensors; tells whether it takes a dict.
 
     Raises:
         FailedPrecondition: It does not take one argument, or its annotations are of no tensors.
@@ -165,9 +173,9 @@ def _check_types(role: str, target: str, function: Any) -> bool:
         annotations = typing.get_type_hints(routine)
     except Exception as error:
         raise FailedPrecondition(f"{role}: the annotations of {target} cannot be read: {error}") from error
-    takes_mapping = _is_mapping(annotations.get(positional[0].name), f"{role}: {target} must take")
+    is_mapping = _is_mapping(annotations.get(positional[0].name), f"{role}: {target} must take")
     _is_mapping(annotations.get("return"), f"{role}: {target} must give")
-    return takes_mapping
+    return is_mapping
 
 
 def _is_mapping(annotation: Any, must: str) -> bool:

@@ -14,7 +14,7 @@ from mlmesh_kit.errors import FailedPrecondition, Internal, InvalidArgument, Ser
 from numpy.typing import NDArray
 
 from mlmesh_serving.explainers.base import Explainer, Predict
-from mlmesh_serving.stage import load_target
+from mlmesh_serving.stage import import_target
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,17 @@ class PythonExplainer(Explainer):
     """
 
     def __init__(self, folder: Path, target: str) -> None:
-        made = load_target("explainer", folder, target)
-        self._function = getattr(made, "explain", made)
-        if not callable(self._function):
+        found = import_target("explainer", folder, target)
+        try:
+            made = found() if inspect.isclass(found) else found
+        except Exception as error:
+            raise FailedPrecondition(
+                f"explainer: {target} cannot be made: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
+        function: Any = getattr(made, "explain", made)
+        if not callable(function):
             raise FailedPrecondition(f"explainer: {target} cannot be called, and has no explain")
+        self._function = function
         parameters = [p for p in inspect.signature(self._function).parameters.values() if p.default is p.empty]
         if not 1 <= len(parameters) <= 2 or inspect.iscoroutinefunction(self._function):
             raise FailedPrecondition(f"explainer: {target} must take the instances, or the instances and predict")

@@ -230,7 +230,9 @@ class Observers:
         limits = Limits(
             nice=self._settings.nice, oom_score=500, memory_bytes=self._settings.memory_bytes, log_bytes=4 << 20
         )
-        companion = await start_companion(self._launcher, MODULE, protocol, self._settings.folder, limits)
+        companion = await start_companion(
+            self._launcher, MODULE, protocol, self._settings.folder, limits, secrets="MLMESH_S3_"
+        )
         try:
             protocol.send(frame(kinds.SETUP, orjson.dumps(self._settings.message())))
             for tap in self._taps.values():
