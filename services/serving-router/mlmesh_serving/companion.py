@@ -117,9 +117,26 @@ _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WARM = ("mlmesh_serving.observers.side", "mlmesh_serving.explainers.worker")
 
 
-def make_launcher() -> WarmLauncher:
-    """Makes the launcher of companions; its helper starts with the first of them, and has imported what they need."""
-    return WarmLauncher(_WARM, env={**os.environ, **dict.fromkeys(_THREADS, "1")})
+class CompanionLauncher(WarmLauncher):
+    """The launcher of companions; its helper starts with the first of them, and has imported what they need.
+
+    They are a session of their own, and it stands back as a whole: where Linux shares CPUs out among sessions
+    (`sched_autogroup`), a process's own niceness counts only within its session.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_WARM, env={**os.environ, **dict.fromkeys(_THREADS, "1")})
+        self._told = 0
+
+    async def start(self, spec: ProcessSpec) -> Process:
+        """See Launcher."""
+        process = await super().start(spec)
+        helper = self.helper_pid
+        if spec.limits.nice and helper is not None and helper != self._told:
+            self._told = helper
+            with contextlib.suppress(OSError), open(f"/proc/{helper}/autogroup", "w") as group:  # noqa: ASYNC230
+                group.write(str(spec.limits.nice))
+        return process
 
 
 async def start_companion(

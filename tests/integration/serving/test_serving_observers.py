@@ -25,7 +25,7 @@ from mlmesh_serving.observers.subject import Subject
 from support.event_sink import EventSink
 from support.revision_backend import FakeBackend
 
-PRELOAD = ("mlmesh_serving.observers.side", "scipy.stats", "sklearn.neighbors")
+PRELOAD = ("mlmesh_serving.observers.side", "scipy.stats", "scipy.spatial")
 
 
 @pytest.fixture

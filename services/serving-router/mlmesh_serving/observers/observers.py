@@ -52,6 +52,7 @@ class Tap:
         self.report: dict[str, Any] = {}
         self._observers = observers
         self._wants_answers = subject.wants_answers
+        self._counters: dict[str, list[Any]] = {}  # looking them up takes longer than counting
 
     def offer(self, request: WireRequest, answer: WireAnswer | None = None) -> None:
         """Offers a prediction; never waits, never raises.
@@ -67,8 +68,13 @@ class Tap:
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts predictions that no consumer saw."""
-        for consumer in self.subject.consumers:
-            self.count_dropped(consumer, reason, count)
+        counters = self._counters.get(reason)
+        if counters is None:
+            subject = self.subject
+            labels = [(subject.namespace, subject.name, consumer, reason) for consumer in subject.consumers]
+            counters = self._counters[reason] = [metrics.DROPPED.labels(*label) for label in labels]
+        for counter in counters:
+            counter.inc(count)
 
     def count_dropped(self, consumer: str, reason: str, count: int) -> None:
         """Counts predictions that a consumer did not see."""

@@ -70,15 +70,15 @@ class NearestNeighbors(Score):
 
     def fit(self, rows: NDArray[Any]) -> None:
         """See Score."""
-        from sklearn.neighbors import NearestNeighbors as Neighbors
+        from scipy.spatial import cKDTree
 
         scale = rows.std(axis=0)
         self._scale = np.where(scale > 0, scale, 1.0)
-        count = min(self._neighbors, len(rows))
-        self._fitted = Neighbors(n_neighbors=count).fit(rows / self._scale)
+        self._kth = [min(self._neighbors, len(rows))]
+        self._tree = cKDTree(rows / self._scale)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """See Score."""
-        distances, _ = self._fitted.kneighbors(rows / self._scale)
-        farthest: NDArray[Any] = distances[:, -1]
+        distances, _ = self._tree.query(rows / self._scale, k=self._kth)
+        farthest: NDArray[Any] = distances[:, 0]
         return farthest
