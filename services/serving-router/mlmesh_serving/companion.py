@@ -111,7 +111,10 @@ class Companion:
     protocol: FrameProtocol
 
 
-PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
+PASSED_ON = (
+    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER",
+    "VIRTUAL_ENV",
+)  # fmt: skip
 """Variables of the router's environment that a companion gets."""
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WARM = ("mlmesh_serving.observers.side", "mlmesh_serving.explainers.worker")

@@ -76,10 +76,6 @@ class Tap:
         for counter in counters:
             counter.inc(count)
 
-    def count_dropped(self, consumer: str, reason: str, count: int) -> None:
-        """Counts predictions that a consumer did not see."""
-        metrics.DROPPED.labels(self.subject.namespace, self.subject.name, consumer, reason).inc(count)
-
 
 class Observers:
     """All that looks at predictions, and the process that it runs in; there is none while nothing is watched.
@@ -298,9 +294,10 @@ def _tell(tap: Tap, report: dict[str, Any]) -> None:
     """Adds to the metrics what has been counted since the last report."""
     subject, before = tap.subject, tap.report
     model = (subject.namespace, subject.name)
-    for consumer, count in report["dropped"].items():
-        if more := count - before.get("dropped", {}).get(consumer, 0):
-            tap.count_dropped(consumer, "sink_full" if consumer == "logger" else "queue_full", more)
+    for key, count in report["dropped"].items():
+        if more := count - before.get("dropped", {}).get(key, 0):
+            consumer, reason = key.split("/")
+            metrics.DROPPED.labels(*model, consumer, reason).inc(more)
     for outcome, count in report["events"].items():
         if more := count - before.get("events", {}).get(outcome, 0):
             metrics.EVENTS.labels(*model, outcome).inc(more)

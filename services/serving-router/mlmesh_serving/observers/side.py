@@ -7,6 +7,7 @@ cannot keep up with is dropped at that consumer's own queue, and counted there: 
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -37,6 +38,8 @@ from mlmesh_serving.observers.sinks.http import HttpSink
 from mlmesh_serving.observers.sinks.store import StoreSink
 from mlmesh_serving.observers.subject import Subject
 from mlmesh_serving.tensor import Limits
+
+logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 0.25
 _DETECTOR_ITEMS = 2000
@@ -155,7 +158,7 @@ class Watched:
                 self._offer(event)
         if self.detectors is not None and not self.detectors.offer(observation, identifier):
             for spec in self.subject.detectors:
-                self.dropped[spec.name] += 1
+                self.dropped[f"{spec.name}/queue_full"] += 1
 
     def report(self) -> dict[str, Any]:
         """Gives what was counted and found so far."""
@@ -170,7 +173,7 @@ class Watched:
     async def drain(self, seconds: float) -> None:
         """Delivers what waits, at most so long; the rest is counted as dropped."""
         if self._sink is not None:
-            self.dropped["logger"] += await self._sink.drain(seconds)
+            self.dropped["logger/closing"] += await self._sink.drain(seconds)
         await self.close()
 
     async def close(self) -> None:
@@ -195,7 +198,7 @@ class Watched:
 
     def _offer(self, event: CloudEvent) -> None:
         if self._sink is not None and not self._sink.offer(event):
-            self.dropped["logger"] += 1
+            self.dropped["logger/sink_full"] += 1
 
     def _found(self, detector: Detector, result: Result, identifier: str) -> None:
         """Sends an event of each drift test, and of each request with an outlier."""
@@ -249,7 +252,7 @@ class Side:
             observation = unpack(content)
             watched = self._watched.get(observation.subject)
             if watched is not None:
-                watched.observe(observation)
+                self._observe(watched, observation)
             return
         message = orjson.loads(content)
         if kind == kinds.SETUP:
@@ -261,6 +264,15 @@ class Side:
             self._spawn(self._leave(message["number"], message["seconds"]))
         elif kind == kinds.DRAIN:
             self._spawn(self._drain(message["seconds"]))
+
+    @staticmethod
+    def _observe(watched: Watched, observation: Observation) -> None:
+        try:
+            watched.observe(observation)
+        except Exception:  # what one request brings about must not cost the others their observers
+            logger.exception("a prediction cannot be looked at")
+            for consumer in watched.subject.consumers:
+                watched.dropped[f"{consumer}/error"] += 1
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -102,8 +102,9 @@ class StoreSink:
                 self._told(outcome)
 
     async def _put(self, data: bytes) -> Outcome:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        uri = below(self._folder, f"{stamp}-{uuid.uuid4().hex[:12]}.jsonl")
+        seconds, fraction = divmod(time.time_ns(), 10**9)
+        stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{fraction // 1000:06d}"
+        uri = below(self._folder, f"{stamp}-{uuid.uuid4().hex[:8]}.jsonl")
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await asyncio.to_thread(self._write, data, uri)
