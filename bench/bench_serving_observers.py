@@ -24,7 +24,7 @@ from mlmesh_serving.companion import CompanionLauncher
 from mlmesh_serving.manifest import LoggerMode, LoggerSpec
 from mlmesh_serving.observers import metrics
 from mlmesh_serving.observers.backend import ObservedBackend
-from mlmesh_serving.observers.observers import Observers
+from mlmesh_serving.observers.observers import MODULE, Observers
 from mlmesh_serving.observers.settings import ObserverSettings
 from mlmesh_serving.observers.spec import Detection
 from mlmesh_serving.observers.subject import Subject
@@ -159,7 +159,7 @@ async def main():
             "default", "iris", 1, logger=LoggerSpec(LoggerMode.ALL, url, (), {}, "logger"), detectors=detectors
         )
         try:
-            async with CompanionLauncher() as launcher:
+            async with CompanionLauncher(MODULE) as launcher:
                 observers = Observers(launcher, ObserverSettings(Path(folder)))
                 async with observers.running():
                     _, plain = await asyncio.get_running_loop().create_unix_connection(ModelProcess, sock=ours)
@@ -188,19 +188,23 @@ async def compare(name, load, plain, observed, tap):
     for _ in range(ROUNDS):
         for mode, backend in (("off", plain), ("on", observed)):
             before, sent = all_dropped(), count(metrics.EVENTS, "default", "iris", "sent")
+            cpu = time.process_time()
             latencies = sorted(await load(backend))
             await asyncio.sleep(0.5)  # what waits is looked at before the other's turn
+            cpu = time.process_time() - cpu
             places = [latencies[int(len(latencies) * share)] * 1e6 for share in (0.5, 0.99)]
-            found[mode].append((*places, len(latencies) / SECONDS))
+            found[mode].append((*places, len(latencies) / SECONDS, cpu / len(latencies) * 1e6))
             if mode == "on":
                 asked += len(latencies)
                 dropped += all_dropped() - before
                 events += count(metrics.EVENTS, "default", "iris", "sent") - sent
     print(f"\n{name}: {ROUNDS} rounds of {SECONDS:g} s each way")
     for mode, rounds in found.items():
-        p50, p99, rate = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"  {mode:3}  p50 {p50:7.0f} us  p99 {p99:7.0f} us  {rate:6.0f} requests/s")
-    for place, label in ((0, "p50"), (1, "p99"), (2, "rate")):
+        p50, p99, rate, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
+        print(
+            f"  {mode:3}  p50 {p50:7.0f} us  p99 {p99:7.0f} us  {rate:6.0f} requests/s  {cpu:4.0f} us CPU of the router"
+        )
+    for place, label in ((0, "p50"), (1, "p99"), (2, "rate"), (3, "CPU")):
         ratios = [on[place] / off[place] for on, off in zip(found["on"], found["off"], strict=True)]
         print(
             f"  on/off {label}: median {statistics.median(ratios):.3f} (rounds {min(ratios):.2f} to {max(ratios):.2f})"

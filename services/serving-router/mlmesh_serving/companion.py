@@ -20,6 +20,7 @@ from mlmesh_kit.launch import Launcher, Limits, Process, ProcessSpec, WarmLaunch
 
 START_SECONDS = 60.0
 MAX_FRAME = 1 << 30
+_KILL_SECONDS = 5.0
 _HIGH_WATER = 1 << 20
 _HEAD = struct.Struct(">IB")
 
@@ -110,6 +111,13 @@ class Companion:
     process: Process
     protocol: FrameProtocol
 
+    async def kill(self) -> None:
+        """Ends it at once, and waits for that."""
+        self.process.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_SECONDS):
+                await self.process.wait()
+
 
 PASSED_ON = (
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER",
@@ -117,18 +125,20 @@ PASSED_ON = (
 )  # fmt: skip
 """Variables of the router's environment that a companion gets."""
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_WARM = ("mlmesh_serving.observers.side", "mlmesh_serving.explainers.worker")
 
 
 class CompanionLauncher(WarmLauncher):
-    """The launcher of companions; its helper starts with the first of them, and has imported what they need.
+    """The launcher of companions of one kind; its helper starts with the first of them.
 
     They are a session of their own, and it stands back as a whole: where Linux shares CPUs out among sessions
     (`sched_autogroup`), a process's own niceness counts only within its session.
+
+    Args:
+        modules: What they run, imported in advance.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_WARM, env={**os.environ, **dict.fromkeys(_THREADS, "1")})
+    def __init__(self, *modules: str) -> None:
+        super().__init__(modules, env={**os.environ, **dict.fromkeys(_THREADS, "1")})
         self._told = 0
 
     async def start(self, spec: ProcessSpec) -> Process:

@@ -218,8 +218,8 @@ class _Worker:
                 ended.cancel()
         finally:
             self._protocol = self._loading = None
-            self._companion.process.kill()
-            self._companion = None
+            companion, self._companion = self._companion, None
+            await companion.kill()
             self._is_asked = self.is_busy = False
             explaining, self.current = self.current, None
             if explaining is not None and not explaining.future.done():
@@ -250,7 +250,7 @@ class ExplainerBackend:
         folder: Path,
         *,
         memory_bytes: int = 4 << 30,
-        nice: int = 10,
+        nice: int = 5,
     ) -> None:
         self._launcher = launcher
         self._plan = plan

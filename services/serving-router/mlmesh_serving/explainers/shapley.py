@@ -5,6 +5,7 @@
 to what the predictor answers: a classifier's margin, say, is not its answer. Else it is `permutation`.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +48,9 @@ class Shapley(Explainer):
         self._samples = samples
         if algorithm == "kernel":
             _library()
+        elif algorithm == "auto" and model is not None:
+            with contextlib.suppress(FailedPrecondition):  # importing takes seconds: now, and not in a request
+                _library()
         if algorithm in {"tree", "linear"}:
             try:
                 self._inner = self._look_inside(algorithm)

@@ -30,7 +30,7 @@ from mlmesh_serving.observers.subject import Subject
 logger = logging.getLogger(__name__)
 
 MODULE = "mlmesh_serving.observers.side"
-_FLUSH_SECONDS = 0.005
+_FLUSH_SECONDS = 0.02
 _AGAIN_SECONDS = 0.001
 _SLICE_ITEMS = 64
 _SLICE_BYTES = 256 << 10
@@ -248,7 +248,7 @@ class Observers:
             logger.warning("the process that looks at predictions %s", ended.describe())
         finally:
             self._protocol, self.pid = None, None
-            companion.process.kill()
+            await companion.kill()
             for tap in [*self._taps.values(), *self._leaving.values()]:
                 lost = tap.sent - tap.report.get("taken", 0)
                 if lost:  # at most: what it took since its last report is among them
