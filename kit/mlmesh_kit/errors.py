@@ -5,10 +5,14 @@ a `google.rpc.Status`; domain code knows nothing of gRPC beyond the code's name.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 class ServiceError(Exception):
@@ -179,8 +183,69 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     """Gives the error as a `google.rpc.Status`, details packed."""
     packed = []
     for detail in error.details:
+        if isinstance(detail, any_pb2.Any):  # of another server: passed on as it came
+            packed.append(detail)
+            continue
         wrapped = any_pb2.Any()
         wrapped.Pack(detail)  # type: ignore[arg-type]
         packed.append(wrapped)
     code: int = error.code.value[0]
     return status_pb2.Status(code=code, message=error.message, details=packed)
+
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_CLASSES: dict[grpc.StatusCode, type[ServiceError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidArgument,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        PermissionDenied,
+        Unauthenticated,
+        Aborted,
+        OutOfRange,
+        Unimplemented,
+        DeadlineExceeded,
+        Internal,
+        ResourceExhausted,
+        Unavailable,
+    )
+}
+
+
+def from_status(status: status_pb2.Status) -> ServiceError:
+    """Gives the error that another server has answered with; the inverse of `to_status`.
+
+    Args:
+        status: Its code is not OK. An unknown code is UNKNOWN.
+    """
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    kind = _CLASSES.get(code, ServiceError)
+    error = kind.__new__(kind)
+    ServiceError.__init__(error, status.message, details=status.details)
+    error.code = code
+    if isinstance(error, InvalidArgument):
+        error.violations = [
+            (violation.field, violation.description)
+            for found in _unpacked(status, error_details_pb2.BadRequest)
+            for violation in found.field_violations
+        ]
+    if isinstance(error, _Retryable):
+        waits = [found.retry_delay.ToNanoseconds() / 1e9 for found in _unpacked(status, error_details_pb2.RetryInfo)]
+        error.retry_after_seconds = waits[0] if waits else None
+    return error
+
+
+def _unpacked(status: status_pb2.Status, kind: type[MessageT]) -> list[MessageT]:
+    """Gives the details of one kind; those that cannot be read are left out."""
+    found = []
+    for detail in status.details:
+        if detail.Is(kind.DESCRIPTOR):
+            message = kind()
+            try:
+                detail.Unpack(message)
+            except DecodeError:
+                continue
+            found.append(message)
+    return found

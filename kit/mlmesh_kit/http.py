@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
-from google.protobuf import json_format
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,34 +12,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlmesh_kit.access import PUBLIC, AccessRule
-from mlmesh_kit.errors import HTTP_STATUS, ServiceError, to_status
+from mlmesh_kit.errors import ServiceError
+from mlmesh_kit.http_errors import error_response, plain_error
 from mlmesh_kit.identity import USER_HEADER
 from mlmesh_kit.interceptor import Surroundings, escaped, one_user
+from mlmesh_kit.raw_routes import RawFront, RawRoute, ServedRoute
 
 logger = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _AROUND = "mlmesh_surroundings"
-
-
-def error_body(error: ServiceError) -> dict[str, Any]:
-    """Gives the JSON that a client gets: Google's status, and `error`, which KFP's and OIP's clients read."""
-    status = json_format.MessageToDict(to_status(error), preserving_proto_field_name=True)
-    return {
-        "error": error.message,
-        "code": error.code.value[0],
-        "message": error.message,
-        "details": status.get("details", []),
-    }
-
-
-def error_response(error: ServiceError) -> JSONResponse:
-    """Gives the error as a response with Google's HTTP status and, where it has one, Retry-After."""
-    headers = {}
-    wait = getattr(error, "retry_after_seconds", None)
-    if wait is not None:
-        headers["Retry-After"] = str(max(1, round(wait)))
-    return JSONResponse(error_body(error), status_code=HTTP_STATUS[error.code], headers=headers)
 
 
 def route(path: str, endpoint: Endpoint, *, access: AccessRule, methods: Sequence[str] = ("GET",)) -> Route:
@@ -111,14 +91,7 @@ class BodyLimit:
         return f"the body is larger than the {self._max} bytes allowed"
 
     def _refusal(self) -> JSONResponse:
-        return JSONResponse(_plain_error(413, self._text()), status_code=413, headers={"Connection": "close"})
-
-
-_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 409: 6, 413: 8, 415: 3, 429: 8}
-
-
-def _plain_error(http_status: int, text: str) -> dict[str, Any]:
-    return {"error": text, "code": _CODES.get(http_status, 2), "message": text, "details": []}
+        return JSONResponse(plain_error(413, self._text()), status_code=413, headers={"Connection": "close"})
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -128,10 +101,15 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         text = f"no such path: {request.url.path}"
     elif error.status_code == 405:
         text = f"{request.method} is not served at {request.url.path}"
-    return JSONResponse(_plain_error(error.status_code, text), status_code=error.status_code, headers=error.headers)
+    return JSONResponse(plain_error(error.status_code, text), status_code=error.status_code, headers=error.headers)
 
 
-def create_app(routes: Sequence[Route], surroundings: Surroundings, is_serving: Callable[[], bool]) -> ASGIApp:
+def create_app(
+    routes: Sequence[Route],
+    surroundings: Surroundings,
+    is_serving: Callable[[], bool],
+    raw_routes: Sequence[RawRoute] = (),
+) -> ASGIApp:
     """Makes the application of the second port: the service's routes, `/metrics` and `/healthz`."""
 
     async def metrics(_: Request) -> Response:
@@ -142,6 +120,8 @@ def create_app(routes: Sequence[Route], surroundings: Surroundings, is_serving: 
         return JSONResponse({"status": "SERVING" if serving else "NOT_SERVING"}, status_code=200 if serving else 503)
 
     own = [route("/metrics", metrics, access=PUBLIC), route("/healthz", healthz, access=PUBLIC)]
-    app = Starlette(routes=[*routes, *own], exception_handlers={HTTPException: _http_exception})
+    served = {raw.path: ServedRoute(raw, surroundings) for raw in raw_routes}
+    known = [Route(path, one, methods=["POST"]) for path, one in served.items()]  # for what other methods are told
+    app = Starlette(routes=[*known, *routes, *own], exception_handlers={HTTPException: _http_exception})
     setattr(app.state, _AROUND, surroundings)
-    return BodyLimit(app, surroundings.settings.max_message_bytes)
+    return BodyLimit(RawFront(app, served) if served else app, surroundings.settings.max_message_bytes)

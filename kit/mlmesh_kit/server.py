@@ -34,6 +34,7 @@ from mlmesh_kit.errors import ServiceError
 from mlmesh_kit.http import create_app
 from mlmesh_kit.interceptor import MeshInterceptor, Surroundings
 from mlmesh_kit.logs import configure_logging
+from mlmesh_kit.raw_routes import RawRoute
 from mlmesh_kit.telemetry import configure_tracing
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class ServiceDefinition:
         raw_methods: By full method name (`/package.Service/Method`): unary methods of `servicers` that are answered as
             bytes, by an HTTP/2 server of our own, which then has the gRPC port and hands every other call to grpc.aio.
             Without any, grpc.aio has the port.
+        raw_routes: POST requests that are answered as bytes, past Starlette; tried before `http_routes`.
     """
 
     name: str
@@ -86,6 +88,7 @@ class ServiceDefinition:
     reviewer: AccessReviewer | None = None
     grpc_options: Sequence[tuple[str, int]] = field(default=())
     raw_methods: Mapping[str, "RawMethod"] = field(default_factory=dict)
+    raw_routes: Sequence[RawRoute] = ()
 
 
 def access_rules(definition: ServiceDefinition) -> dict[str, AccessRule]:
@@ -232,7 +235,9 @@ async def start(definition: ServiceDefinition, settings: ServiceSettings) -> Run
             running.grpc_port = listener.getsockname()[1]
             server.add_insecure_port(front.inner_address)
         running.http_port = await _start_http(
-            stack, settings, create_app(definition.http_routes, around, lambda: running.serving)
+            stack,
+            settings,
+            create_app(definition.http_routes, around, lambda: running.serving, definition.raw_routes),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.drain_seconds)

@@ -26,6 +26,10 @@ class FakeBackend:
         self._idle.set()
 
     @property
+    def backend(self) -> "FakeBackend":
+        return self
+
+    @property
     def in_flight(self) -> int:
         return len(self._held)
 

@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from mlmesh_kit.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unimplemented
+from mlmesh_kit.errors import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unavailable, Unimplemented
 from mlmesh_kit.http2 import status
-from mlmesh_kit.http2.compression import decompress
+from mlmesh_kit.http2.compression import decompress, decompress_small
 from mlmesh_kit.http2.faults import ErrorCode, StreamFault
 from mlmesh_kit.http2.header_blocks import Fields
-from mlmesh_kit.http2.methods import Method, Observation, as_future
+from mlmesh_kit.http2.incoming import IncomingMessage
+from mlmesh_kit.http2.methods import Method, as_future
 from mlmesh_kit.http2.request_head import RequestHead, check_trailers
 from mlmesh_kit.http2.stream import Stream
 from mlmesh_kit.identity import ANONYMOUS, Caller
 from mlmesh_kit.interceptor import failure_of, status_of
+from mlmesh_kit.observation import Observation
 
 if TYPE_CHECKING:
     from mlmesh_kit.http2.server_connection import ServerConnection
-
-_PREFIX = 5  # bytes before each message: compressed or not, and the length
-_SMALL = 16 << 10  # copied rather than sent in a frame apart from its prefix
-_TRICKLE = 512  # pieces below it are joined as they come, lest a byte cost an object
 
 
 class UnaryCall:
@@ -37,16 +35,14 @@ class UnaryCall:
 
     __slots__ = (
         "_connection",
-        "_expected",
         "_future",
         "_head",
+        "_incoming",
         "_method",
         "_observation",
         "_over",
-        "_parts",
         "_reserved",
         "_running",
-        "_size",
         "_stream",
         "_timer",
         "caller",
@@ -59,9 +55,7 @@ class UnaryCall:
         self._stream = stream
         self._head = head
         self._method = method
-        self._parts: list[bytes | bytearray] = []
-        self._size = 0
-        self._expected = -1  # bytes of the message with its prefix, once known
+        self._incoming = IncomingMessage(connection.limits.message)
         self._reserved = False
         self._over = False  # answered, or nobody waits for an answer
         self._running = False
@@ -119,33 +113,12 @@ class UnaryCall:
         """See Exchange."""
         if self._over:
             return
-        parts = self._parts
-        if len(data) >= _TRICKLE or not parts:
-            parts.append(data)
-        elif isinstance(parts[-1], bytearray):
-            parts[-1] += data
-        else:
-            parts.append(bytearray(data))
-        self._size += len(data)
-        if self._expected < 0:
-            self._read_prefix()
-        elif self._size > self._expected:
-            self._fail(Unimplemented("this method takes one message, and there came more"))
-
-    def _read_prefix(self) -> None:
-        if self._size < _PREFIX:
+        try:
+            missing = self._incoming.add(data)
+        except (ResourceExhausted, Unimplemented) as error:
+            self._fail(error)
             return
-        first = self._parts[0] if len(self._parts[0]) >= _PREFIX else b"".join(self._parts)
-        length = int.from_bytes(first[1:_PREFIX], "big")
-        limit = self._connection.limits.message
-        if length > limit:
-            self._fail(ResourceExhausted(f"the message has {length} bytes; at most {limit} are taken"))
-            return
-        self._expected = length + _PREFIX
-        missing = self._expected - self._size
-        if missing < 0:
-            self._fail(Unimplemented("this method takes one message, and there came more"))
-        elif missing > self._stream.receive_window:
+        if missing > self._stream.receive_window:
             self._reserved = True
             self._connection.reservations.ask(self._stream, missing - self._stream.receive_window)
 
@@ -161,45 +134,22 @@ class UnaryCall:
         if self._over:
             return
         try:
-            message = self._message()
-        except (Internal, Unimplemented, ResourceExhausted) as error:
+            compressed, message = self._incoming.take()
+            if compressed and (compressed != 1 or not self._head.encoding):
+                raise Internal("a message marked as compressed, and no grpc-encoding")
+        except (Internal, Unimplemented) as error:
             self._fail(error)
             return
-        contextvars.copy_context().run(self._run, message)
-
-    def _message(self) -> bytes:
-        parts = self._parts
-        self._parts = []
         self._release()
-        if not self._size:
-            raise Unimplemented("this method takes one message, and there came none")
-        if self._size != self._expected:
-            raise Internal("the message ended before its length")
-        compressed = parts[0][0]
-        if len(parts) == 1:
-            message = bytes(parts[0][_PREFIX:])
-        elif len(parts[0]) >= _PREFIX:
-            parts[0] = parts[0][_PREFIX:]
-            message = b"".join(parts)
-        else:
-            message = b"".join(parts)[_PREFIX:]
-        if not compressed:
-            return message
-        if compressed != 1 or not self._head.encoding:
-            raise Internal("a message marked as compressed, and no grpc-encoding")
-        return decompress(self._head.encoding, message, self._connection.limits.message)
+        contextvars.copy_context().run(self._run, message, compressed)
 
-    def _run(self, message: bytes) -> None:
+    def _run(self, message: bytes, compressed: int) -> None:
         self._running = True
         self._connection.door.calls += 1
         self._observation = self._method.begin(self._head)
         try:
-            caller = self._method.admit(self._head, message)
-            if isinstance(caller, Caller):
-                self.caller = caller
-                answer = self._method.handler(message, self)
-            else:
-                answer = self._admit_and_run(caller, message)
+            inflated = self._inflate(message) if compressed else message
+            answer = self._admit(inflated) if isinstance(inflated, bytes) else self._inflate_and_admit(inflated)
             if isinstance(answer, bytes):
                 self._ran()
                 self._answer(answer)
@@ -212,6 +162,24 @@ class UnaryCall:
         future.add_done_callback(self._settled)
         if self.deadline is not None:
             self._timer = self._connection.loop.call_at(self.deadline, self._expire)
+
+    def _inflate(self, message: bytes) -> bytes | Awaitable[bytes]:
+        limit = self._connection.limits.message
+        found = decompress_small(self._head.encoding, message, limit)
+        if found is not None:
+            return found
+        return self._connection.loop.run_in_executor(None, decompress, self._head.encoding, message, limit)
+
+    async def _inflate_and_admit(self, inflating: Awaitable[bytes]) -> bytes:
+        answer = self._admit(await inflating)
+        return answer if isinstance(answer, bytes) else await answer
+
+    def _admit(self, message: bytes) -> bytes | Awaitable[bytes]:
+        caller = self._method.admit(self._head, message)
+        if not isinstance(caller, Caller):
+            return self._admit_and_run(caller, message)
+        self.caller = caller
+        return self._method.handler(message, self)
 
     async def _admit_and_run(self, admission: Awaitable[Caller], message: bytes) -> bytes:
         self.caller = await admission
@@ -250,8 +218,8 @@ class UnaryCall:
         if self.trailing_metadata:
             try:
                 end = status.trailers(grpc.StatusCode.OK, metadata=self.trailing_metadata)
-            except UnicodeEncodeError as error:
-                self._fail(error)
+            except InvalidArgument as error:
+                self._fail(Internal(f"the answer's {error.message}"))
                 return
         self._finish("OK")
         stream = self._stream
@@ -259,13 +227,7 @@ class UnaryCall:
             self._connection.local_end(stream)
             return
         stream.send_headers(status.RESPONSE_HEAD)
-        prefix = b"\x00" + len(message).to_bytes(4, "big")
-        if len(message) < _SMALL:
-            stream.send_data(prefix + message)
-        else:
-            stream.send_data(prefix)
-            stream.send_data(message)
-        stream.finish(end)
+        stream.send_message(message, end)
 
     def _fail(self, error: Exception) -> None:
         if self._over:
@@ -278,7 +240,7 @@ class UnaryCall:
     def _finish(self, code: str) -> None:
         """Nothing more is to come of it but bytes that are queued."""
         self._over = True
-        self._parts = []
+        self._incoming = IncomingMessage(0)  # what has come is not needed any more
         self._release()
         if self._timer is not None:
             self._timer.cancel()

@@ -7,6 +7,21 @@ from mlmesh_kit.errors import Internal, ResourceExhausted
 
 _WINDOW_BITS: Final = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # deflate is zlib's format (RFC 1950)
 
+_SMALL: Final = 64 << 10  # compressed, in bytes
+_SMALL_MESSAGE: Final = 256 << 10
+
+
+def decompress_small(encoding: bytes, data: bytes, limit: int) -> bytes | None:
+    """Does as `decompress` where that takes well below a millisecond; None: it may take longer."""
+    if len(data) > _SMALL:
+        return None
+    try:
+        return decompress(encoding, data, min(limit, _SMALL_MESSAGE))
+    except ResourceExhausted:
+        if limit <= _SMALL_MESSAGE:
+            raise
+        return None
+
 
 def decompress(encoding: bytes, data: bytes, limit: int) -> bytes:
     """Gives the message that was compressed.

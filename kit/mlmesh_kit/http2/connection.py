@@ -94,6 +94,12 @@ class Connection(asyncio.Protocol):
     def pinged(self, payload: bytes) -> None:
         """A PING of ours was answered."""
 
+    def settled(self) -> None:
+        """The peer's first SETTINGS have come."""
+
+    def peer_leaves(self, last_stream: int) -> None:
+        """The peer answers no streams of ours beyond `last_stream`."""
+
     def lost(self) -> None:
         """The connection is gone."""
 
@@ -178,7 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _drop_streams(self, code: ErrorCode) -> None:
         for stream in list(self.streams.values()):
-            self._remove(stream)
+            self.forget(stream)
             if stream.exchange is not None:
                 stream.exchange.reset(code)
 
@@ -220,7 +226,7 @@ class Connection(asyncio.Protocol):
         """We have sent our last on a stream."""
         stream.local_closed = True
         if stream.remote_closed:
-            self._remove(stream)
+            self.forget(stream)
         else:
             self.ended_early(stream)
 
@@ -228,7 +234,7 @@ class Connection(asyncio.Protocol):
         """Sends RST_STREAM and forgets the stream."""
         if self.streams.get(stream.id) is stream:
             self._send_reset(stream.id, code)
-            self._remove(stream)
+            self.forget(stream)
 
     def progress(self, stream: Stream) -> None:
         """Data went out, or came in, on a stream."""
@@ -241,7 +247,8 @@ class Connection(asyncio.Protocol):
             self._gone.pop(next(iter(self._gone)))
         self._gone[number] = None
 
-    def _remove(self, stream: Stream) -> None:
+    def forget(self, stream: Stream) -> None:
+        """Takes a stream off; its exchange is not told."""
         if self.streams.pop(stream.id, None) is None:
             return
         stream.local_closed = stream.remote_closed = True
@@ -425,7 +432,7 @@ class Connection(asyncio.Protocol):
     def _remote_end(self, stream: Stream) -> None:
         stream.remote_closed = True
         if stream.local_closed:
-            self._remove(stream)
+            self.forget(stream)
 
     def _on_closed_data(self, number: int) -> None:
         if self.is_idle(number):
@@ -505,7 +512,7 @@ class Connection(asyncio.Protocol):
             self.calm.frame()
             return
         self.calm.reset()
-        self._remove(stream)
+        self.forget(stream)
         self.calm.resets -= 1  # a stream that was reset has earned nothing
         if stream.exchange is not None:
             stream.exchange.reset(frames.read_uint32(payload))
@@ -519,7 +526,6 @@ class Connection(asyncio.Protocol):
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS is not of 6 bytes each")
-        self._settled = True
         self.calm.frame()
         change = self.outbox.peer.apply(payload)
         self.outbox.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
@@ -530,6 +536,9 @@ class Connection(asyncio.Protocol):
                 except OverflowError as error:
                     message = "a stream's window is beyond 2^31-1"
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, message) from error
+        if not self._settled:
+            self._settled = True
+            self.settled()
 
     def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE")
@@ -552,6 +561,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is shorter than 8 bytes")
         self.calm.frame()
         self.leaves = True
+        self.peer_leaves(frames.read_uint32(payload) & frames.LARGEST_STREAM)
         self.leave_alone()
 
     def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:

@@ -1,22 +1,18 @@
 """Raw methods: unary RPCs that are answered as bytes, with all that surrounds an RPC and little that costs."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
-from opentelemetry import context as trace_context
-from opentelemetry import trace
-from opentelemetry.trace import Span
 
 from mlmesh_kit.access import IN_DOMAIN, Access, AccessRule
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.http2.request_head import RequestHead
 from mlmesh_kit.identity import Caller
-from mlmesh_kit.interceptor import Surroundings, count_call
-from mlmesh_kit.telemetry import RPC_IN_FLIGHT
+from mlmesh_kit.interceptor import Surroundings
+from mlmesh_kit.observation import Observation
 
 if TYPE_CHECKING:
     from mlmesh_kit.http2.call import UnaryCall
@@ -66,7 +62,7 @@ class Method:
         self._rule = rule
         self._around = around
 
-    def begin(self, head: RequestHead) -> "Observation":
+    def begin(self, head: RequestHead) -> Observation:
         """Begins to time, count and trace a call; the current context is the call's own."""
         return Observation(self.path, self._around.span(self.path, head.trace))
 
@@ -86,25 +82,6 @@ class Method:
         if head.caller is None:
             head.caller = self._around.caller(head.users)
         return self._around.admit_fast(self._rule, head.caller, wanted)
-
-
-class Observation:
-    """Metrics and span of one call."""
-
-    __slots__ = ("_path", "_span", "_started")
-
-    def __init__(self, path: str, span: Span) -> None:
-        self._path = path
-        self._span = span
-        self._started = time.perf_counter()
-        RPC_IN_FLIGHT.inc()
-        trace_context.attach(trace.set_span_in_context(span, trace_context.Context()))
-
-    def end(self, code: str) -> None:
-        """Ends it with the name of the status code."""
-        RPC_IN_FLIGHT.dec()
-        self._span.end()
-        count_call(self._path, code, time.perf_counter() - self._started)
 
 
 def as_future(answer: Awaitable[bytes], loop: asyncio.AbstractEventLoop) -> "asyncio.Future[bytes]":

@@ -125,8 +125,14 @@ class Outbox:
         """Lets the peer send more."""
         self.write(frames.window_update(stream, increment))
 
-    def message(self, stream: Stream, head: bytes, message: bytes, trailers: bytes) -> bool:
-        """Answers a unary call in one piece: headers, a gRPC message, trailers.
+    def message(self, stream: Stream, head: bytes, message: bytes, trailers: bytes = b"") -> bool:
+        """Sends one side of a unary call in one piece: headers, a gRPC message, trailers.
+
+        Args:
+            stream: Of the call; nothing has been sent on it.
+            head: Header block.
+            message: Serialized.
+            trailers: Header block; empty: none, DATA ends the stream.
 
         Returns:
             Whether it could; if not, nothing has been written.
@@ -136,26 +142,26 @@ class Outbox:
             size > self.window
             or size > stream.send_window
             or size > frames.DEFAULT_FRAME
+            or len(head) > frames.DEFAULT_FRAME
+            or len(trailers) > frames.DEFAULT_FRAME
             or self._fresh
             or self._paused
             or self._round
         ):
             return False
         self.window -= size
+        stream.send_window -= size
         number = stream.id
-        self.write(
-            b"".join(
-                (
-                    _pack(0, len(head), frames.HEADERS, frames.END_HEADERS, number),
-                    head,
-                    _pack(0, size, frames.DATA, 0, number),
-                    pack_prefix(0, size - 5),
-                    message,
-                    _pack(0, len(trailers), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number),
-                    trailers,
-                )
-            )
-        )
+        parts = [
+            _pack(0, len(head), frames.HEADERS, frames.END_HEADERS, number),
+            head,
+            _pack(0, size, frames.DATA, 0 if trailers else frames.END_STREAM, number),
+            pack_prefix(0, size - 5),
+            message,
+        ]
+        if trailers:
+            parts += (_pack(0, len(trailers), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number), trailers)
+        self.write(b"".join(parts))
         return True
 
     def push(self, stream: Stream) -> None:

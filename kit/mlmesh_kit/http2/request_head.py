@@ -1,13 +1,12 @@
 """The header list of a request: checked by HTTP's rules (RFC 9113, section 8), read by gRPC's."""
 
-import base64
-import binascii
 import re
 from typing import Final
 
 from mlmesh_kit.errors import InvalidArgument, ServiceError, Unimplemented
 from mlmesh_kit.http2.faults import ErrorCode, StreamFault
 from mlmesh_kit.http2.header_blocks import Field, Fields
+from mlmesh_kit.http2.metadata import decode_binary
 from mlmesh_kit.identity import USER_HEADER, Caller
 
 ACCEPTED_ENCODINGS: Final = b"identity, deflate, gzip"
@@ -20,7 +19,8 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _USER: Final = USER_HEADER.encode()
 _TRACE: Final = frozenset({b"traceparent", b"tracestate"})
-_RESERVED: Final = frozenset({b"te", b"content-type", b"user-agent", b"grpc-timeout", b"grpc-encoding"})
+_RESERVED: Final = frozenset({b"te", b"content-type", b"content-length", b"user-agent"})
+_RESERVED_PREFIXES: Final = (b":", b"grpc-")
 
 
 class RequestHead:
@@ -107,10 +107,10 @@ class RequestHead:
         """Gives the metadata that the client set: text, or bytes under a name that ends in `-bin`."""
         found: list[tuple[str, str | bytes]] = []
         for name, value in self.fields.pairs:
-            if name in _RESERVED or name.startswith(b":"):
+            if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
                 continue
             if name.endswith(b"-bin"):
-                found += ((name.decode(), one) for one in _binary(value))
+                found += ((name.decode(), one) for one in decode_binary(value))
             else:
                 found.append((name.decode(), value.decode("latin-1")))
         return found
@@ -159,14 +159,3 @@ def check_trailers(fields: Fields) -> None:
     check_fields(fields.pairs, pseudo)
     if pseudo:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "pseudo-header fields in trailers")
-
-
-def _binary(value: bytes) -> list[bytes]:
-    """Reads a value in base 64, padded or not; several may be joined by commas."""
-    found = []
-    for part in value.split(b","):
-        try:
-            found.append(base64.b64decode(part.strip() + b"=" * (-len(part.strip()) % 4), validate=True))
-        except binascii.Error as error:
-            raise InvalidArgument("a value that is not base 64", field="metadata") from error
-    return found

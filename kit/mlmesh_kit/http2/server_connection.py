@@ -94,7 +94,7 @@ class ServerConnection(Connection):
     def ended_early(self, stream: Stream) -> None:
         """See Connection: the answer is complete, the request is not and need not be (RFC 9113, section 8.1)."""
         self._send_reset(stream.id, ErrorCode.NO_ERROR)
-        self._remove(stream)
+        self.forget(stream)
 
     def lost(self) -> None:
         """See Connection."""

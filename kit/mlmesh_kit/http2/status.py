@@ -1,12 +1,11 @@
 """Header blocks of gRPC's answers (gRPC over HTTP/2: Responses)."""
 
-import base64
-from collections.abc import Iterable
 from typing import Final
 
 import grpc
 
 from mlmesh_kit.http2.header_blocks import Field, encode
+from mlmesh_kit.http2.metadata import Metadata, encode_binary, encode_metadata
 from mlmesh_kit.http2.request_head import ACCEPTED_ENCODINGS
 
 STATUS_DETAILS: Final = b"grpc-status-details-bin"
@@ -21,8 +20,6 @@ TRAILERS_OK: Final = encode([(b"grpc-status", b"0")])
 NOT_GRPC: Final = encode([(b":status", b"415"), (b"content-length", b"0")])
 """For a request that is not gRPC."""
 
-Metadata = Iterable[tuple[str, str | bytes]]
-
 
 def trailers(code: grpc.StatusCode, message: str = "", details: bytes | None = None, metadata: Metadata = ()) -> bytes:
     """Gives the block that ends an answer.
@@ -32,22 +29,23 @@ def trailers(code: grpc.StatusCode, message: str = "", details: bytes | None = N
         message: For the caller.
         details: A `google.rpc.Status`, serialized.
         metadata: Trailing metadata; bytes under names that end in `-bin`.
+
+    Raises:
+        InvalidArgument: It cannot be sent.
     """
     fields: list[Field] = [(b"grpc-status", str(code.value[0]).encode())]
     if message:
         fields.append((b"grpc-message", percent_encode(message)))
     if details is not None:
-        fields.append((STATUS_DETAILS, _base64(details)))
+        fields.append((STATUS_DETAILS, encode_binary(details)))
     if code is grpc.StatusCode.UNIMPLEMENTED:
         fields.append((b"grpc-accept-encoding", ACCEPTED_ENCODINGS))
-    for name, value in metadata:
-        fields.append((name.encode("ascii"), _base64(value) if isinstance(value, bytes) else value.encode("ascii")))
-    return encode(fields)
+    return encode([*fields, *encode_metadata(metadata)])
 
 
-def trailers_only(code: grpc.StatusCode, message: str, details: bytes | None = None, metadata: Metadata = ()) -> bytes:
+def trailers_only(code: grpc.StatusCode, message: str, details: bytes | None = None) -> bytes:
     """Gives the block of an answer that has no message: headers and trailers in one."""
-    return RESPONSE_HEAD + trailers(code, message, details, metadata)
+    return RESPONSE_HEAD + trailers(code, message, details)
 
 
 def percent_encode(message: str) -> bytes:
@@ -56,7 +54,3 @@ def percent_encode(message: str) -> bytes:
     if raw.isascii() and message.isprintable() and "%" not in message:
         return raw
     return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
-
-
-def _base64(value: bytes) -> bytes:
-    return base64.b64encode(value).rstrip(b"=")  # unpadded is what the protocol asks for

@@ -1,13 +1,15 @@
 """A stream of a connection: its state, its windows, and what waits to be sent on it."""
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mlmesh_kit.http2.faults import ErrorCode
 from mlmesh_kit.http2.header_blocks import Fields
 
 if TYPE_CHECKING:
     from mlmesh_kit.http2.connection import Connection
+
+_COPIED: Final = 16 << 10  # a smaller message is copied rather than sent in a frame apart from its prefix
 
 
 class Exchange(Protocol):
@@ -90,6 +92,19 @@ class Stream:
             self.queue.append(memoryview(data))
             self.queued += len(data)
             self.connection.outbox.push(self)
+
+    def send_message(self, message: bytes, trailers: bytes = b"") -> None:
+        """Queues the only message of our side of a gRPC call, and closes the side after it.
+
+        Args:
+            message: Serialized.
+            trailers: As of `finish`.
+        """
+        prefix = b"\x00" + len(message).to_bytes(4, "big")
+        for piece in (prefix + message,) if len(message) < _COPIED else (prefix, message):
+            self.queue.append(memoryview(piece))
+            self.queued += len(piece)
+        self.finish(trailers)
 
     def finish(self, trailers: bytes = b"") -> None:
         """Closes our side after all that is queued.

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mlmesh.cli import cache, debugging_tasks, diff, logs, mesh, rerun, runs, schedules, serving
+from mlmesh.cli import cache, debugging_tasks, diff, logs, mesh, models, rerun, runs, schedules, serving, traffic
 from mlmesh.cli.lineage_group import group as lineage_group
 from mlmesh.cli.tune_group import group as tune_group
 
@@ -22,6 +22,10 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         debugging_tasks.debug,
         serving.deploy,
         serving.predict,
+        models.models,
+        traffic.traffic,
+        traffic.promote,
+        traffic.rollback,
     ),
 }
 

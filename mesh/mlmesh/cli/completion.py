@@ -1,4 +1,4 @@
-"""What shells complete: runs, tasks, experiments, trials; asked of the mesh. Without an answer nothing is completed."""
+"""What shells complete: runs, tasks, experiments, trials, models; asked of the mesh. No answer, nothing completed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _RUNS = 30
 _EXPERIMENTS = 100
+_MODELS = 100
 _TRIALS = 1000
 
 
@@ -67,6 +68,37 @@ def complete_experiments(ctx: typer.Context, incomplete: str) -> list[tuple[str,
     except Exception:  # a shell that completes has no use for an error
         return []
     found = [(last_part(one), state_of(one.get("status", {}))) for one in answer.get("experiments", [])]
+    return [one for one in found if one[0].startswith(incomplete)]
+
+
+def complete_models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Gives the models of the namespace that begin with what was typed."""
+    from mlmesh.cli.finding_models import DEFAULT_NAMESPACE, models_path
+    from mlmesh.cli.search_state import last_part
+
+    try:
+        with _mesh(ctx) as mesh:
+            answer = mesh.get(models_path(ctx.params.get("namespace") or DEFAULT_NAMESPACE), page_size=_MODELS)
+    except Exception:  # a shell that completes has no use for an error
+        return []
+    names = [last_part(one) for one in answer.get("inference_services", [])]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_revisions(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Gives the newest revisions of the model that was named before, with their states."""
+    from mlmesh.cli.finding_models import Model
+    from mlmesh.cli.search_state import last_part
+
+    named = ctx.params.get("model")
+    if not named:
+        return []
+    try:
+        with _mesh(ctx) as mesh:
+            answer = mesh.get(Model.named(str(named), ctx.params.get("namespace") or "").revisions, page_size=_MODELS)
+    except Exception:  # as above
+        return []
+    found = [(last_part(one), one.get("status", {}).get("state", "").lower()) for one in answer.get("revisions", [])]
     return [one for one in found if one[0].startswith(incomplete)]
 
 

@@ -12,6 +12,7 @@ from mlmesh.cli.output import console, emit, fail
 
 if TYPE_CHECKING:
     from mlmesh.cli.client import Ingress
+    from mlmesh.cli.finding_models import Model
 
 
 class Datatype(StrEnum):
@@ -36,6 +37,9 @@ def deploy(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="An InferenceService (YAML, JSON; - for standard input)")
     ] = "",
+    canary: Annotated[
+        int | None, typer.Option(min=0, max=100, help="Percent of the requests for the new revision; the rest stays")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait until it is ready")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that it may take to be ready")] = 120,
     namespace: Namespace = "",
@@ -44,58 +48,60 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Serve a model: make an InferenceService, or give it a new revision. Without FILE, list what is served."""
+    from mlmesh.cli.finding_models import Model, models_path
+    from mlmesh.cli.models import list_models
     from mlmesh.documents import namespace_of, read_manifest
 
+    if canary is not None and not file:
+        fail("--canary goes with a FILE", as_json=as_json, code=2)
     with connected(ingress, data_dir, as_json=as_json) as mesh:
         manifest = read_manifest(file, "InferenceService") if file else {}
         where = namespace or (namespace_of(manifest) if manifest else "default")
-        parent = f"/serving/v1/namespaces/{quote(where, safe='')}/inferenceservices"
         if not manifest:
-            _list(mesh, parent, as_json)
+            list_models(mesh, models_path(where), as_json)
             return
-        found = _apply(mesh, parent, manifest)
+        if canary is not None:
+            _set_canary(manifest, canary, file, as_json)
+        model = Model(where, str(manifest["metadata"]["name"]))
+        found = _apply(mesh, model, manifest)
         if not detach:
-            found = _wait(mesh, f"{parent}/{quote(str(manifest['metadata']['name']), safe='')}", timeout, as_json)
-        _show(found, as_json)
+            found = _wait(mesh, model, timeout, as_json)
+        _show(found, model, as_json)
 
 
-def _list(mesh: "Ingress", parent: str, as_json: bool) -> None:
-    from mlmesh.cli.serving_view import service_table
-
-    found = list(mesh.pages(parent, "inference_services"))
-    if as_json:
-        emit(found)
-    elif found:
-        console().print(service_table(found))
-    else:
-        console().print("no model is served yet; serve one with: mlmesh deploy FILE")
+def _set_canary(manifest: dict[str, Any], percent: int, file: str, as_json: bool) -> None:
+    spec = manifest.get("spec")
+    predictor = spec.get("predictor") if isinstance(spec, dict) else None
+    if not isinstance(predictor, dict):
+        fail(f"{file}: spec.predictor must be an object", as_json=as_json)
+    predictor["canaryTrafficPercent"] = percent
 
 
-def _apply(mesh: "Ingress", parent: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Makes the InferenceService; if there is one by that name, it gets the manifest as a new revision."""
+def _apply(mesh: "Ingress", model: "Model", manifest: dict[str, Any]) -> dict[str, Any]:
+    """Makes the InferenceService; if there is one by that name, it gets the manifest."""
     from mlmesh.cli.client import IngressError
+    from mlmesh.cli.finding_models import models_path
 
     body = {"manifest": manifest}
-    name = quote(str(manifest["metadata"]["name"]), safe="")
     try:
-        made: dict[str, Any] = mesh.send("POST", parent, body)
+        made: dict[str, Any] = mesh.send("POST", models_path(model.namespace), body)
     except IngressError as error:
         if error.status != 409:
             raise
-        made = mesh.send("PATCH", f"{parent}/{name}", body)
+        made = mesh.send("PATCH", model.path, body)
     return made
 
 
-def _wait(mesh: "Ingress", path: str, timeout: float, as_json: bool) -> dict[str, Any]:
+def _wait(mesh: "Ingress", model: "Model", timeout: float, as_json: bool) -> dict[str, Any]:
     from mlmesh.cli.serving_view import has_failed, is_ready, service_lines, service_text
     from mlmesh.cli.watching import PATIENCE_SECONDS, watch
 
     found: dict[str, Any] = watch(
-        lambda: mesh.get(path, patience_seconds=PATIENCE_SECONDS),
+        lambda: mesh.get(model.path, patience_seconds=PATIENCE_SECONDS),
         lambda service: is_ready(service) or has_failed(service),
         service_text,
         service_lines,
-        goes_on="the model goes on loading; see how far it is with: mlmesh deploy",
+        goes_on=f"the model goes on loading; see how far it is with: {model.command('models')}",
         quiet=as_json,
         timeout_seconds=timeout,
     )
@@ -118,8 +124,9 @@ def _fail(service: dict[str, Any], what: str, as_json: bool) -> None:
     fail(f"{message}\ncorrect the manifest and deploy it again; more is in: mlmesh logs serving", as_json=as_json)
 
 
-def _show(service: dict[str, Any], as_json: bool) -> None:
+def _show(service: dict[str, Any], model: "Model", as_json: bool) -> None:
     from mlmesh.cli.serving_view import is_ready, service_text
+    from mlmesh.cli.traffic_view import canary_of
 
     if as_json:
         emit(service)
@@ -129,11 +136,24 @@ def _show(service: dict[str, Any], as_json: bool) -> None:
     if is_ready(service):
         out.print(f"ask it with: mlmesh predict {service['status']['model_name']} INPUT", soft_wrap=True)
     else:
-        out.print("see how far it is with: mlmesh deploy")
+        out.print(f"see how far it is with: {model.command('models')}", soft_wrap=True)
+    target = canary_of(service)
+    if service.get("status", {}).get("traffic", {}).get("targets"):
+        out.print(
+            f"requests are spread by hand; see how with: {model.command('traffic')}, and give it back to the manifest "
+            f"with: {model.command('traffic', ' --by-manifest')}",
+            soft_wrap=True,
+        )
+    elif target is not None:
+        out.print(
+            f"{target['revision_name']} gets {target['percent']}% of the requests; give it all of them with: "
+            f"{model.command('promote')}, take them back with: {model.command('rollback')}",
+            soft_wrap=True,
+        )
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Name of the model; mlmesh deploy lists them")],
+    model: Annotated[str, typer.Argument(help="Name of the model; mlmesh models lists them")],
     data: Annotated[
         str,
         typer.Argument(
@@ -165,7 +185,7 @@ def predict(
             answer = mesh.send("POST", f"{path}/infer", as_request(content, declared, name, datatype or ""))
         except IngressError as error:
             if error.status == 404:
-                fail(f"{error}; see which models there are with: mlmesh deploy", as_json=as_json)
+                fail(f"{error}; see which models there are with: mlmesh models", as_json=as_json)
             raise
         if as_json:
             emit(answer)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmesh.cli.search_state import last_part
+from mlmesh.cli.traffic_view import shares_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,10 +24,8 @@ def ready_condition(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_ready(service: dict[str, Any]) -> bool:
-    """Tells whether the revision that was asked for last answers."""
-    status = service.get("status", {})
-    newest = status.get("latest_created_revision", 0)
-    return ready_condition(service).get("status") == "True" and status.get("latest_ready_revision", 0) >= newest
+    """Tells whether the revision that was asked for last is ready, and requests are spread as it was asked for."""
+    return bool(ready_condition(service).get("status") == "True")
 
 
 def has_failed(service: dict[str, Any]) -> bool:
@@ -41,12 +40,13 @@ def service_text(service: dict[str, Any]) -> "Text":
     condition = ready_condition(service)
     status = str(condition.get("status", "Unknown"))
     word = {"True": "ready", "False": "failed"}.get(status, "loading")
-    revision = service.get("status", {}).get("latest_created_revision", 0)
+    revision, shares = service.get("status", {}).get("latest_created_revision", 0), shares_text(service)
     return Text.assemble(
         (last_part(service), "bold"),
         "  ",
         (word, _STYLES.get(status, "")),
         f"  revision {revision}",
+        (f"  ({shares})" if "," in shares else "", "dim"),
         (f"  {condition['message']}", "red") if condition.get("message") else "",
     )
 
@@ -61,7 +61,8 @@ def service_table(services: Sequence[dict[str, Any]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("model", "ready", "revision", "path", "", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    heads = ("model", "ready", "revision", "requests", "path", "")
+    table = Table(*heads, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for each in services:
         condition, status = ready_condition(each), each.get("status", {})
         word = str(condition.get("status", "Unknown"))
@@ -69,6 +70,7 @@ def service_table(services: Sequence[dict[str, Any]]) -> "Table":
             str(status.get("model_name", last_part(each))),
             Text(word, _STYLES.get(word, "")),
             str(status.get("latest_ready_revision", 0)),
+            shares_text(each),
             str(status.get("url", "")),
             Text(str(condition.get("message", "")), "red"),
         )

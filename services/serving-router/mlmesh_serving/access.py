@@ -7,6 +7,7 @@ from mlmesh_kit.access import IN_DOMAIN, PUBLIC, Access, AccessTable
 from mlmesh_serving.dataplane import split_model_name
 
 RESOURCE = "inferenceservices"
+GRAPHS = "inferencegraphs"
 
 
 def _of_model(request: Any) -> str:
@@ -51,5 +52,17 @@ ACCESS: AccessTable = {
         "ListInferenceServices": Access("list", RESOURCE, "parent"),
         "UpdateInferenceService": Access("update", RESOURCE, "name"),
         "DeleteInferenceService": Access("delete", RESOURCE, "name"),
+        "ListRevisions": Access("get", RESOURCE, "parent"),
+        "GetRevision": Access("get", RESOURCE, "name"),
+        "SetTraffic": Access("update", RESOURCE, "name"),
+        "Promote": Access("update", RESOURCE, "name"),
+        "Rollback": Access("update", RESOURCE, "name"),
+    },
+    "mlmesh.serving.v1.InferenceGraphService": {
+        "CreateInferenceGraph": Access("create", GRAPHS, "parent"),
+        "GetInferenceGraph": Access("get", GRAPHS, "name"),
+        "ListInferenceGraphs": Access("list", GRAPHS, "parent"),
+        "UpdateInferenceGraph": Access("update", GRAPHS, "name"),
+        "DeleteInferenceGraph": Access("delete", GRAPHS, "name"),
     },
 }

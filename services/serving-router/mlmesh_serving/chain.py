@@ -7,13 +7,15 @@ sees their rows joined (`joining`).
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlmesh_kit.errors import Internal, InvalidArgument, ServiceError
 
 from mlmesh_serving.joining import Outcome, RowJoiner, Tensors
-from mlmesh_serving.predictors import FORMATS, Predictor
-from mlmesh_serving.stage import Stage, load_stage
+from mlmesh_serving.predictors.base import Predictor, bind
+from mlmesh_serving.predictors.formats import FORMATS
+from mlmesh_serving.stage import Stage, load_stage, load_transformer
 from mlmesh_serving.tensor import TensorInfo, as_tensor, check_inputs
 from mlmesh_serving.workers.plan import Plan
 
@@ -97,21 +99,13 @@ class Chain:
 
     def _predict(self, tensors: Tensors) -> Tensors:
         source = f"the {self._preprocessor.role} gave" if self._preprocessor else "got"
-        if len(tensors) != 1:
-            raise InvalidArgument(f"the model takes one tensor, {source} {len(tensors)}", field="inputs")
-        tensor = tensors[0]
-        for info in self._predictor.inputs:
-            if not info.has_shape(tensor.data.shape):
-                raise InvalidArgument(
-                    f"the model takes {list(info.shape)}, {source} {list(tensor.data.shape)}",
-                    field=f"inputs[0] ({tensor.name}).shape",
-                )
+        arrays = bind(tensors, self._predictor.inputs, source)
         try:
-            result = self._predictor.predict(tensor.data)
+            results = self._predictor.predict(arrays)
         except (Exception, SystemExit) as error:
-            raise _failure("model", error, tensor.name) from error
+            raise _failure("model", error, tensors[0].name if len(tensors) == 1 else "") from error
         try:
-            return [as_tensor(self._predictor.output_name, result)]
+            return [as_tensor(name, result) for name, result in results.items()]
         except (TypeError, ValueError) as error:
             raise Internal(f"the model gave what is no tensor: {str(error)[:_MAX_REASON]}") from error
 
@@ -167,19 +161,25 @@ def load_chain(plan: Plan) -> Chain:
         FailedPrecondition, InvalidArgument: Something is missing, or cannot be loaded.
     """
     spec, files = plan.spec, plan.files
-    predictor = FORMATS[spec.predictor.format].load(files.predictor, spec.predictor.method)
+    options = replace(spec.predictor.options, code=files.code)
+    predictor = FORMATS[spec.predictor.format](files.predictor, options)
     stages: dict[str, Stage] = {}
     for role, stage, folder in (
         ("preprocessor", spec.preprocessor, files.preprocessor),
         ("postprocessor", spec.postprocessor, files.postprocessor),
     ):
         if stage is not None and folder is not None:
-            stages[role] = load_stage(role, folder, stage.target)
+            folder.check_code("Python code")
+            stages[role] = load_stage(role, folder.path, stage.target)
+    before, after = stages.get("preprocessor"), stages.get("postprocessor")
+    if spec.transformer is not None and files.transformer is not None:
+        files.transformer.check_code("Python code")
+        before, after = load_transformer(files.transformer.path, spec.transformer.target)
     return Chain(
         predictor,
-        stages.get("preprocessor"),
-        stages.get("postprocessor"),
+        before,
+        after,
         spec.inputs,
         spec.outputs,
-        plan.batching.max_rows,
+        plan.batching.max_rows if predictor.keeps_rows else 1,
     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-from mlmesh_serving.manifest import InferenceServiceSpec
-from mlmesh_serving.storage import ModelStorage
+from mlmesh_serving.manifest import InferenceServiceSpec, StageSpec
+from mlmesh_serving.predictors import CODE
+from mlmesh_serving.storage import LocalModel, ModelStorage
 from mlmesh_serving.workers.plan import ChainFiles
 
 
@@ -17,12 +17,18 @@ def chain_files(spec: InferenceServiceSpec, storage: ModelStorage) -> Iterator[C
         InvalidArgument, FailedPrecondition: See `ModelStorage.local`.
         Unavailable: The store cannot be reached.
     """
+    model = spec.predictor
     with ExitStack() as stack:
-        found = {
-            name: stack.enter_context(storage.local(part.storage_uri, part.field))
-            for name, part in _parts(spec).items()
-        }
-        yield ChainFiles(**found)
+        code = None
+        if model.options.code_uri:
+            code = stack.enter_context(storage.local(model.options.code_uri, f"{model.where}.codeUri"))
+        stages: dict[str, LocalModel] = {}
+        for role in ("preprocessor", "postprocessor", "transformer"):
+            stage: StageSpec | None = getattr(spec, role)
+            if stage is not None:
+                stages[role] = stack.enter_context(storage.local(stage.storage_uri, stage.field))
+        found = stack.enter_context(storage.local(model.storage_uri, model.field, model.options.sha256))
+        yield ChainFiles(found, code, **stages)
 
 
 def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
@@ -31,10 +37,14 @@ def check_storage(spec: InferenceServiceSpec, storage: ModelStorage) -> None:
     Raises:
         InvalidArgument, FailedPrecondition: See `ModelStorage.check`.
     """
-    for part in _parts(spec).values():
-        storage.check(part.storage_uri, part.field)
-
-
-def _parts(spec: InferenceServiceSpec) -> dict[str, Any]:
-    parts = {"preprocessor": spec.preprocessor, "predictor": spec.predictor, "postprocessor": spec.postprocessor}
-    return {name: part for name, part in parts.items() if part is not None}
+    model = spec.predictor
+    if model.remote is not None:
+        return
+    if model.options.code_uri:
+        storage.check(model.options.code_uri, f"{model.where}.codeUri", "Python code")
+        storage.check(model.storage_uri, model.field)
+    else:
+        storage.check(model.storage_uri, model.field, CODE.get(model.format, ""))
+    for stage in (spec.preprocessor, spec.postprocessor, spec.transformer):
+        if stage is not None and stage.remote is None:
+            storage.check(stage.storage_uri, stage.field, "Python code")

@@ -2,14 +2,14 @@
 
 from typing import ClassVar
 
-from mlmesh_kit.config import ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from mlmesh_serving.observers.settings import ObserverSettings
+from mlmesh_serving.observers.config import BesideSettings
+from mlmesh_serving.storage import StorageConfig
 
 
-class Settings(ServiceSettings):
+class Settings(BesideSettings):
     """Each is read from `MLMESH_SERVING_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix="MLMESH_SERVING_", extra="ignore", protected_namespaces=())
@@ -17,9 +17,25 @@ class Settings(ServiceSettings):
 
     model_roots: str = Field(
         "",
-        description="Roots that models and stages are loaded from, separated by commas; empty: the artifact root. "
-        "Loading runs code (pickles, stages), so name only roots whose writers you trust",
+        description="URIs of files and object stores below which models and stages are loaded from, separated by "
+        "commas; empty: the artifact root",
     )
+    pickle_roots: str = Field(
+        "",
+        description="URIs (also of http and https) below which what can run code is loaded from: pickles, TorchScript, "
+        "Python code. Only roots whose writers you trust; separated by commas; empty: the artifact root",
+    )
+    model_hosts: str = Field(
+        "",
+        description="Hosts that models are fetched from by http and https (example.com,files.example.com:8443); "
+        "*: every host with a public address; empty: none",
+    )
+    max_model_bytes: int = Field(4 << 30, gt=0, description="Largest model, also when unpacked")
+    max_model_files: int = Field(10_000, gt=0, description="Most files of one model")
+    model_cache_bytes: int = Field(16 << 30, gt=0, description="Of all models that were downloaded and are kept")
+    model_cache_seconds: float = Field(30 * 86_400.0, gt=0, description="How long one is kept that nobody uses")
+    model_download_seconds: float = Field(600.0, gt=0, description="How long a download by http or https may take")
+    metadata_address: str = Field("", description="gRPC address of the metadata service; empty: no mlmd:// URIs")
     max_tensor_elements: int = Field(16_000_000, gt=0, description="Elements of one tensor")
     max_tensors: int = Field(64, gt=0, description="Tensors of one request")
     max_concurrent_inferences: int = Field(
@@ -38,52 +54,30 @@ class Settings(ServiceSettings):
     )
     max_batch_rows: int = Field(256, ge=1, description="Rows that a model is given at once; 1: requests are not joined")
 
-    sink_hosts: str = Field(
-        "localhost,127.0.0.1,::1",
-        description="Hosts that payloads and findings may be sent to (host, host:port, *.domain), separated by commas",
+    revisions_kept: int = Field(
+        10, ge=1, description="Newest revisions of a model that are kept, beside those that requests go to"
     )
-    log_roots: str = Field(
-        "",
-        description="URIs of folders and buckets that payloads may be written below, separated by commas; empty: "
-        "payload-logs below the artifact root",
+    manifest: str = Field(
+        "", description="An InferenceService (JSON) that is made, or brought up to date, at the start"
     )
-    log_url: str = Field("", description="Where payloads go whose InferenceService says only that they are logged")
-    log_keep_bytes: int = Field(1 << 30, ge=0, description="Of the payload files of one InferenceService; 0: all")
-    redact_headers: str = Field("", description="Headers that are never logged, beside authorization, cookie and such")
-    redact_fields: str = Field("", description="Tensors and JSON fields that are never logged, separated by commas")
-    observer_queue_items: int = Field(2048, gt=0, description="Predictions that may wait to be looked at")
-    observer_queue_bytes: int = Field(32 << 20, gt=0, description="Bytes of these predictions")
-    observer_payload_bytes: int = Field(4 << 20, gt=0, description="Largest prediction that is looked at")
-    observer_memory_bytes: int = Field(2 << 30, ge=0, description="Of the process that looks at predictions; 0: any")
-    observer_nice: int = Field(19, ge=0, le=19, description="How much that process stands back for the others")
-    explainer_memory_bytes: int = Field(4 << 30, ge=0, description="Of a process that explains; 0: no limit")
 
     @property
-    def observers(self) -> ObserverSettings:
-        """What the observers are told."""
-        return ObserverSettings(
-            folder=self.service_dir / "observers",
-            sink_hosts=_listed(self.sink_hosts),
-            log_roots=_listed(self.log_roots) or [f"{self.resolved_artifact_root}/payload-logs"],
-            default_url=self.log_url,
-            redact_headers=_listed(self.redact_headers),
-            redact_fields=_listed(self.redact_fields),
-            queue_items=self.observer_queue_items,
-            queue_bytes=self.observer_queue_bytes,
-            max_payload_bytes=self.observer_payload_bytes,
-            memory_bytes=self.observer_memory_bytes,
-            nice=self.observer_nice,
-            log_keep_bytes=self.log_keep_bytes,
-            max_elements=self.max_tensor_elements,
-            max_tensors=self.max_tensors,
+    def storage(self) -> StorageConfig:
+        """Where models come from."""
+        return StorageConfig(
+            model_roots=_roots(self.model_roots) or [self.resolved_artifact_root],
+            pickle_roots=_roots(self.pickle_roots) or [self.resolved_artifact_root],
+            hosts=self.model_hosts,
+            cache_dir=self.service_dir / "models",
+            max_model_bytes=self.max_model_bytes,
+            max_model_files=self.max_model_files,
+            cache_bytes=self.model_cache_bytes,
+            cache_seconds=self.model_cache_seconds,
+            download_seconds=self.model_download_seconds,
+            metadata_address=self.metadata_address,
+            user=self.local_user,
         )
 
-    @property
-    def resolved_model_roots(self) -> list[str]:
-        """`model_roots`, apart; or the artifact root."""
-        roots = [root.strip().rstrip("/") for root in self.model_roots.split(",") if root.strip()]
-        return roots or [self.resolved_artifact_root]
 
-
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
+def _roots(text: str) -> list[str]:
+    return [root.strip().rstrip("/") for root in text.split(",") if root.strip()]

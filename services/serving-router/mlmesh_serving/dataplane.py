@@ -6,12 +6,13 @@ Source: https://github.com/kserve/open-inference-protocol
 import asyncio
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import NotFound
+from mlmesh_kit.errors import FailedPrecondition, NotFound
 from mlmesh_kit.identity import current_caller
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
+from mlmesh_serving.datatypes import TensorInfo
+from mlmesh_serving.remote.backend import RemoteBackend
 from mlmesh_serving.repository import ModelRepository, Served, State
-from mlmesh_serving.tensor import TensorInfo
 
 SERVER_NAME = "mlmesh"
 EXTENSIONS = ("model_repository", "binary_tensor_data")
@@ -49,15 +50,14 @@ class DataPlane:
 
         Args:
             request: As it came; nothing of it is read here.
-            version: Number of a revision; empty: the one that answers.
+            version: Number, name or tag of a revision; empty: requests are spread as the operator says.
             namespace: Where a plain name is looked up; empty: in the caller's default namespace.
 
         Raises:
-            NotFound, Unavailable: See `ModelRepository.ready`.
+            NotFound, Unavailable: See `Router.submit`.
             ResourceExhausted: Too many requests are in flight.
         """
-        revision = self._repository.ready(*self._key(request.model, namespace), version)
-        return revision.backend.submit(request)
+        return self._repository.get(*self._key(request.model, namespace)).router().submit(request, version)
 
     def is_ready(self, model: str, version: str = "") -> bool:
         """Tells whether a model answers.
@@ -66,9 +66,39 @@ class DataPlane:
             NotFound: There is no such model or version.
         """
         served = self._repository.get(*self._key(model))
-        if served.revision is None:
+        if not served.is_answering:
             return False
-        return not version or version == str(served.ready_revision)
+        if version:
+            served.router().resolve(version)
+        return True
+
+    def state_of(self, namespace: str, name: str) -> bool | None:
+        """Tells whether a model answers; None: there is none of this name."""
+        try:
+            return self._repository.get(namespace, name).is_answering
+        except NotFound:
+            return None
+
+    def openai_server(self, namespace: str, name: str) -> RemoteBackend:
+        """Gives the server of a model that has OpenAI's routes.
+
+        Raises:
+            NotFound, Unavailable: See `ModelRepository.ready`.
+            FailedPrecondition: The model has none.
+        """
+        found = self._repository.ready(namespace, name).openai
+        if found is None:
+            raise FailedPrecondition(f"model {name!r} has no server with OpenAI's routes (predictor.remote.openai)")
+        return found
+
+    def openai_models(self, namespace: str) -> list[str]:
+        """Names the models of a namespace that have such a server."""
+        found = self.index(namespace, ready_only=True)
+        return [
+            served.stored.name
+            for served in found
+            if served.is_answering and self._repository.ready(namespace, served.stored.name).openai is not None
+        ]
 
     def is_server_ready(self) -> bool:
         """Tells whether all models that should be loaded answer."""
@@ -80,9 +110,11 @@ class DataPlane:
         Raises:
             NotFound, Unavailable: See `ModelRepository.ready`.
         """
-        revision = self._repository.ready(*self._key(model), version)
+        key = self._key(model)
+        revision = self._repository.ready(*key, version)
+        numbers = [revision.number] if version else sorted(self._repository.get(*key).router().backends)
         loaded = revision.loaded
-        return ModelMetadata(model, [str(revision.number)], loaded.platform, loaded.inputs, loaded.outputs)
+        return ModelMetadata(model, [str(n) for n in numbers], loaded.platform, loaded.inputs, loaded.outputs)
 
     def index(self, namespace: str = "", *, ready_only: bool = False) -> list[Served]:
         """Lists the models of a namespace; empty: the caller's default."""

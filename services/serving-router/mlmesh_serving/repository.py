@@ -1,29 +1,31 @@
-"""The models that are served: loads what the store says, keeps the old revision until the new one is ready."""
+"""The models that are served: what the store says, and a rollout of each in memory."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from mlmesh_kit.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from mlmesh_kit.errors import FailedPrecondition, NotFound, Unavailable
 
 from mlmesh_serving.chain_files import check_storage
-from mlmesh_serving.manifest import InferenceServiceSpec, parse_manifest
-from mlmesh_serving.predictors import FORMATS
+from mlmesh_serving.manifest import Feature, InferenceServiceSpec, parse_manifest
+from mlmesh_serving.predictors import FORMAT_NAMES
+from mlmesh_serving.remote.stages import RemoteStages
 from mlmesh_serving.revision import Revision
 from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.store import ServingStore, StoredService
-
-logger = logging.getLogger(__name__)
+from mlmesh_serving.store import ServingStore, StoredRevision, StoredService
+from mlmesh_serving.traffic.plan import RolloutState
+from mlmesh_serving.traffic.rollout import RevisionState, RevisionStatus, Rollout
+from mlmesh_serving.traffic.router import Router
 
 Key = tuple[str, str]
 T = TypeVar("T")
 
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV, Feature.REMOTE, Feature.TRANSFORMER})
+"""What this process serves beyond models that answer."""
 
 
 class State(Enum):
@@ -40,28 +42,53 @@ class Served:
     """A model in memory.
 
     Attributes:
-        stored: The newest revision.
-        state: Of the newest revision.
-        message: Why it failed.
-        since: When the state began, seconds since the epoch.
-        revision: The one that answers; None: none does.
+        stored: As it is kept.
+        rollout: Its revisions; None: it is unloaded.
+        since: When it was unloaded, seconds since the epoch.
     """
 
     stored: StoredService
-    state: State = State.LOADING
-    message: str = ""
-    since: float = field(default_factory=time.time)
-    revision: Revision | None = None
-    loading: "asyncio.Task[None] | None" = field(default=None, repr=False)
+    rollout: Rollout[Revision] | None = None
+    since: float = 0.0
+
+    @property
+    def newest(self) -> RevisionStatus:
+        """How the newest revision is."""
+        return self.rollout.status(self.stored.revision) if self.rollout else RevisionStatus(since=self.since)
+
+    @property
+    def state(self) -> State:
+        """Of the newest revision; one that no request goes to is as ready as those that they go to."""
+        if self.rollout is None:
+            return State.UNLOADED
+        if self.newest.state is RevisionState.RETIRED:
+            return State.READY if self.is_answering else State.LOADING
+        return State[self.newest.state.name]
+
+    @property
+    def message(self) -> str:
+        """Why it failed."""
+        return self.newest.message
+
+    @property
+    def is_answering(self) -> bool:
+        """Tells whether any revision answers."""
+        return self.rollout is not None and self.rollout.router.split is not None
 
     @property
     def ready_revision(self) -> int:
-        """Number of the revision that answers, 0 for none."""
-        return 0 if self.revision is None else self.revision.number
+        """Number of the revision that answers most requests, 0 for none."""
+        return self.rollout.leading if self.rollout else 0
 
-    def enter(self, state: State, message: str = "") -> None:
-        """Changes the state."""
-        self.state, self.message, self.since = state, message, time.time()
+    def router(self) -> Router:
+        """Gives what requests are handed to.
+
+        Raises:
+            Unavailable: It is unloaded.
+        """
+        if self.rollout is None:
+            raise Unavailable(f"model {self.stored.name!r} is not ready: unloaded", retry_after_seconds=1)
+        return self.rollout.router
 
 
 class ModelRepository:
@@ -71,6 +98,7 @@ class ModelRepository:
         store: Keeps them.
         storage: Where models come from.
         load: Loads a revision.
+        stages: Checks stages that are elsewhere.
         grace_seconds: What requests in flight get when their revision goes.
     """
 
@@ -78,13 +106,15 @@ class ModelRepository:
         self,
         store: ServingStore,
         storage: ModelStorage,
-        load: Callable[[StoredService, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
+        load: Callable[[StoredRevision, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
+        stages: RemoteStages,
         grace_seconds: float = 10.0,
     ) -> None:
         self._store = store
         self._storage = storage
         self._load = load
         self._grace_seconds = grace_seconds
+        self._stages = stages
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -94,7 +124,7 @@ class ModelRepository:
     async def running(self) -> AsyncIterator[None]:
         """Loads what the store holds, in the background, and stops on leaving."""
         for stored in await asyncio.to_thread(self._store.list):
-            self._begin(stored)
+            self._apply(stored)
         try:
             yield
         finally:
@@ -109,8 +139,9 @@ class ModelRepository:
         Raises:
             InvalidArgument, FailedPrecondition: See `parse_manifest` and `ModelStorage.check`.
         """
-        spec = parse_manifest(manifest, frozenset(FORMATS))
+        spec = parse_manifest(manifest, FORMAT_NAMES, SERVED)
         check_storage(spec, self._storage)
+        self._stages.check(spec)
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:
@@ -120,24 +151,21 @@ class ModelRepository:
             AlreadyExists: There is one of this name.
         """
         spec = self.parse(manifest)
-
-        async def change() -> Served:
-            return self._begin(await asyncio.to_thread(self._store.create, namespace, spec.name, manifest))
-
-        return await self._whole(change)
+        return await self._changed(lambda: self._store.create(namespace, spec.name, manifest))
 
     async def update(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> Served:
-        """Makes a new revision; the old one answers until the new one is ready.
+        """Takes a new manifest; requests go where they went until what it asks for is ready.
 
         Raises:
             NotFound: There is none of this name.
         """
         self.parse(manifest)
+        return await self._changed(lambda: self._store.update(namespace, name, manifest))
 
-        async def change() -> Served:
-            return self._begin(await asyncio.to_thread(self._store.update, namespace, name, manifest))
-
-        return await self._whole(change)
+    async def change(self, write: Callable[[], StoredService]) -> tuple[StoredService, Rollout[Revision] | None]:
+        """Changes the store, then memory; see `Rollouts.change`."""
+        served = await self._changed(write)
+        return served.stored, served.rollout
 
     async def delete(self, namespace: str, name: str) -> None:
         """Removes an InferenceService and unloads it.
@@ -161,16 +189,16 @@ class ModelRepository:
             NotFound: There is none of this name.
             FailedPrecondition: It cannot be loaded.
         """
-
-        async def change() -> Served:
-            stored = await asyncio.to_thread(self._store.set_unloaded, namespace, name, False)
-            return self._begin(stored, again=True)
-
-        served = await self._whole(change)
-        while served.state is State.LOADING and served.loading is not None:
-            await asyncio.wait([served.loading])
-            if self._served.get((namespace, name)) is not served:
-                raise NotFound(message=f"model {name!r} was deleted while it was being loaded")
+        served = await self._changed(lambda: self._store.set_unloaded(namespace, name, False))
+        rollout = served.rollout
+        if rollout is not None:
+            rollout.reload(served.stored.revision)
+            try:
+                await rollout.settled()
+            except FailedPrecondition as error:
+                self._still(namespace, name, served)
+                raise FailedPrecondition(f"model {name!r} could not be loaded: {error.message}") from error
+        self._still(namespace, name, served)
         if served.state is not State.READY:
             raise FailedPrecondition(
                 f"model {name!r} could not be loaded: {served.message or 'it was unloaded meanwhile'}"
@@ -182,11 +210,7 @@ class ModelRepository:
         Raises:
             NotFound: There is none of this name.
         """
-
-        async def change() -> None:
-            self._begin(await asyncio.to_thread(self._store.set_unloaded, namespace, name, True))
-
-        await self._whole(change)
+        await self._changed(lambda: self._store.set_unloaded(namespace, name, True))
 
     def get(self, namespace: str, name: str) -> Served:
         """Gives what is known of a model.
@@ -199,22 +223,25 @@ class ModelRepository:
             raise NotFound(message=f"model {name!r} not found")
         return served
 
+    def rollout(self, namespace: str, name: str) -> Rollout[Revision] | None:
+        """Gives the revisions of a model in memory; None: it is unloaded.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        return self.get(namespace, name).rollout
+
     def ready(self, namespace: str, name: str, version: str = "") -> Revision:
-        """Gives the revision that answers.
+        """Gives a revision that answers; without a version the one that answers most requests.
 
         Raises:
             NotFound: There is no such model or version.
             Unavailable: It is not loaded (yet).
         """
         served = self.get(namespace, name)
-        if served.revision is None:
-            reason = f": {served.message}" if served.message else ""
-            raise Unavailable(
-                f"model {name!r} is not ready ({served.state.value.lower()}{reason})", retry_after_seconds=1
-            )
-        if version and version != str(served.ready_revision):
-            raise NotFound(message=f"model {name!r} has no version {version!r}; {served.ready_revision} is served")
-        return served.revision
+        served.router()
+        assert served.rollout is not None
+        return served.rollout.resolve(version)
 
     def list(self) -> list[Served]:
         """Gives all models."""
@@ -222,7 +249,17 @@ class ModelRepository:
 
     def all_ready(self) -> bool:
         """Tells whether every model that should be loaded answers."""
-        return all(s.revision is not None or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
+        return all(s.is_answering or s.state in {State.UNLOADED, State.FAILED} for s in self._served.values())
+
+    def _still(self, namespace: str, name: str, served: Served) -> None:
+        if self._served.get((namespace, name)) is not served:
+            raise NotFound(message=f"model {name!r} was deleted while it was being loaded")
+
+    async def _changed(self, write: Callable[[], StoredService]) -> Served:
+        async def change() -> Served:
+            return self._apply(await asyncio.to_thread(write))
+
+        return await self._whole(change)
 
     async def _whole(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Makes a change alone, and to its end even if the client goes away: store and memory must not part."""
@@ -236,74 +273,33 @@ class ModelRepository:
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
-    def _begin(self, stored: StoredService, *, again: bool = False) -> Served:
+    def _apply(self, stored: StoredService) -> Served:
         key = (stored.namespace, stored.name)
-        served = self._served.get(key)
-        if served is None:
-            served = self._served[key] = Served(stored)
-        elif not again and served.stored == stored and served.state is not State.FAILED:
-            return served
+        served = self._served.setdefault(key, Served(stored))
         served.stored = stored
-        if served.loading is not None:
-            self._end_loading(served)
         if stored.unloaded:
-            self._retire(served)
-            served.enter(State.UNLOADED)
+            self._stop(served)
             return served
-        served.enter(State.LOADING)
-        served.loading = asyncio.create_task(self._bring_up(served, stored), name=f"load {stored.name}")
+        if served.rollout is None:
+            served.rollout = self._rollout(stored)
+        served.rollout.apply(stored.revision, stored.traffic, stored.canary_percent, again=True)
         return served
 
-    async def _bring_up(self, served: Served, stored: StoredService) -> None:
-        started = time.monotonic()
-        try:
-            spec = self.parse(stored.manifest)
-            revision = await self._patiently(served, spec)
-        except ServiceError as error:
-            served.enter(State.FAILED, error.message)
-        except Exception:
-            logger.exception("loading %s failed", stored.name)
-            served.enter(State.FAILED, "an unexpected error; the service's log has it")
-        else:
-            self._retire(served)
-            served.revision = revision
-            served.enter(State.READY)
-            seconds = round(time.monotonic() - started, 3)
-            logger.info("loaded", extra={"model": stored.name, "revision": stored.revision, "seconds": seconds})
+    def _rollout(self, stored: StoredService) -> Rollout[Revision]:
+        namespace, name = stored.namespace, stored.name
+
+        async def load(number: int) -> Revision:
+            revision = await asyncio.to_thread(self._store.revision, namespace, name, number)
+            return await self._load(revision, self.parse(revision.manifest))
+
+        async def record(state: RolloutState) -> None:
+            await asyncio.to_thread(self._store.record_rollout, namespace, name, state)
+
+        return Rollout(name, stored.rollout, load, record, self._grace_seconds)
 
     def _stop(self, served: Served) -> None:
-        if served.loading is not None:
-            self._end_loading(served)
-        self._retire(served)
-
-    def _end_loading(self, served: Served) -> None:
-        """Ends what is being loaded, and waits for it in the background: it may have to end a worker."""
-        if served.loading is not None:
-            served.loading.cancel()
-            self._in_background(_quietly(served.loading))
-            served.loading = None
-
-    def _retire(self, served: Served) -> None:
-        """Lets the revision that answered answer what it has, and ends it."""
-        if served.revision is not None:
-            self._in_background(served.revision.close(self._grace_seconds))
-            served.revision = None
-
-    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _patiently(self, served: Served, spec: InferenceServiceSpec) -> Revision:
-        """Loads, and again while the store it comes from cannot be reached."""
-        for seconds in _RETRY_SECONDS:
-            try:
-                return await self._load(served.stored, spec)
-            except Unavailable as error:
-                served.message = error.message
-                await asyncio.sleep(seconds)
-        return await self._load(served.stored, spec)
-
-
-async def _quietly(task: "asyncio.Task[None]") -> None:
-    await asyncio.wait([task])
+        rollout, served.rollout, served.since = served.rollout, None, time.time()
+        if rollout is not None:
+            task = asyncio.create_task(rollout.close(self._grace_seconds))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mlmesh_kit.errors import FailedPrecondition
 
 from mlmesh_serving.backend import Backend
 from mlmesh_serving.chain_files import chain_files
+from mlmesh_serving.datatypes import Limits
 from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.remote.backend import RemoteBackend
+from mlmesh_serving.remote.stages import RemoteStages, local_part, remotes_of
 from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.store import StoredService
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.store import StoredRevision
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching, Loaded, Plan
 from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
@@ -33,12 +35,14 @@ class Revision:
         backend: Answers for it.
         loaded: What it says of itself.
         files: Keeps what was downloaded for it, for workers that are started later.
+        openai: The predictor, where it is elsewhere and has OpenAI's routes.
     """
 
     number: int
     backend: Backend
     loaded: Loaded
     files: ExitStack = field(default_factory=ExitStack)
+    openai: RemoteBackend | None = None
 
     async def close(self, grace_seconds: float) -> None:
         """Answers what is in flight, and ends."""
@@ -53,9 +57,10 @@ class RevisionLoader:
         host: Starts the workers.
         storage: Where models come from.
         limits: Of requests.
-        batching: How they are joined.
+        batching: How they are joined where a manifest does not say it.
         pool_limits: What the workers of a model may take.
         replicas: Workers of each model.
+        stages: Those that are elsewhere.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class RevisionLoader:
         batching: Batching,
         pool_limits: PoolLimits,
         replicas: int = 1,
+        stages: RemoteStages | None = None,
     ) -> None:
         self._host = host
         self._storage = storage
@@ -73,8 +79,38 @@ class RevisionLoader:
         self._batching = batching
         self._pool_limits = pool_limits
         self._replicas = replicas
+        self._stages = stages
 
-    async def load(self, stored: StoredService, spec: InferenceServiceSpec) -> Revision:
+    async def load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
+        """Loads what runs here, and connects it with what is elsewhere.
+
+        Raises:
+            FailedPrecondition, InvalidArgument: It cannot be loaded.
+            Unavailable: Not now.
+        """
+        local = local_part(spec)
+        if local is spec:
+            return await self._load(stored, spec)
+        assert self._stages is not None, "without stages elsewhere no manifest with one is taken"
+        revision = None if local is None else await self._load(stored, local)
+        try:
+            opened = await self._stages.open(spec, str(stored.number), None if revision is None else revision.backend)
+        except BaseException:
+            if revision is not None:
+                await revision.close(0)
+            raise
+        whole = Loaded("remote", list(spec.inputs), list(spec.outputs))
+        if revision is None:
+            return Revision(stored.number, opened.backend, whole, openai=opened.predictor)
+        roles = {role for role, _ in remotes_of(spec)}
+        loaded = replace(
+            revision.loaded,
+            inputs=whole.inputs if "preprocessor" in roles else revision.loaded.inputs,
+            outputs=whole.outputs if "postprocessor" in roles else revision.loaded.outputs,
+        )
+        return replace(revision, backend=opened.backend, loaded=loaded)
+
+    async def _load(self, stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
         """Brings a revision's files here, starts its workers and waits until they answer.
 
         Raises:
@@ -84,12 +120,13 @@ class RevisionLoader:
         files = ExitStack()
         try:
             found = await _finishing(asyncio.to_thread(files.enter_context, chain_files(spec, self._storage)))
-            plan = Plan(spec, found, str(stored.revision), self._limits, self._batching)
+            plan = Plan(spec, found, str(stored.number), self._limits, self._joined(spec))
             pool = WorkerPool(
                 self._host,
                 plan,
                 modules=WARM_MODULES.get(spec.predictor.format, ()),
                 limits=self._pool_limits,
+                env=spec.predictor.env,
                 model=f"{stored.namespace}.{stored.name}",
             )
             try:
@@ -102,7 +139,11 @@ class RevisionLoader:
         except BaseException:
             await asyncio.to_thread(files.close)
             raise
-        return Revision(stored.revision, pool, pool.loaded, files)
+        return Revision(stored.number, pool, replace(pool.loaded, digest=found.predictor.digest), files)
+
+    def _joined(self, spec: InferenceServiceSpec) -> Batching:
+        batcher = spec.batcher
+        return Batching(batcher.max_batch_size, batcher.max_latency_seconds) if batcher else self._batching
 
 
 async def _finishing(work: Coroutine[Any, Any, T]) -> T:

@@ -4,19 +4,31 @@ from mlmesh_kit.database import create_engine, migrate
 from mlmesh_kit.http2.methods import RawMethod
 from mlmesh_kit.server import ServiceDefinition, Servicer
 from mlmesh_protos.inference import grpc_service_pb2, grpc_service_pb2_grpc
-from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2, inference_service_pb2_grpc
+from mlmesh_protos.mlmesh.serving.v1 import (
+    inference_graph_pb2,
+    inference_graph_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+)
 
 from mlmesh_serving.access import ACCESS
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
+from mlmesh_serving.datatypes import Limits
+from mlmesh_serving.graph.repository import GraphRepository
+from mlmesh_serving.graph.router import GraphRouter
+from mlmesh_serving.graph.store import GraphStore
+from mlmesh_serving.remote.stages import RemoteStages
 from mlmesh_serving.repository import ModelRepository
 from mlmesh_serving.revision import RevisionLoader
-from mlmesh_serving.routes import v1_routes, v2_routes
+from mlmesh_serving.routes import graph_routes, openai_routes, v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
+from mlmesh_serving.servicers.graph import InferenceGraphServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
 from mlmesh_serving.store import ServingStore
-from mlmesh_serving.tensor import Limits
+from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
 from mlmesh_serving.workers.pool import PoolLimits
@@ -26,12 +38,15 @@ def build(settings: Settings) -> ServiceDefinition:
     """Opens the database and makes the service."""
     engine = create_engine(settings.resolved_database_url)
     migrate(engine, "mlmesh_serving")
-    storage = ModelStorage(settings.resolved_model_roots, settings.service_dir / "downloads")
+    storage = ModelStorage(settings.storage)
+    connections = settings.connections()
+    limits = Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors)
+    stages = RemoteStages(connections, limits)
     host = WorkerHost(settings.service_dir, settings.worker_threads, settings.worker_start_seconds)
     loader = RevisionLoader(
         host,
         storage,
-        Limits(max_elements=settings.max_tensor_elements, max_tensors=settings.max_tensors),
+        limits,
         Batching(settings.max_batch_rows),
         PoolLimits(
             requests=settings.max_concurrent_inferences,
@@ -40,10 +55,14 @@ def build(settings: Settings) -> ServiceDefinition:
             resident_bytes=settings.worker_memory_bytes,
         ),
         settings.workers,
+        stages,
     )
-    repository = ModelRepository(ServingStore(engine), storage, loader.load, settings.drain_seconds)
+    store = ServingStore(engine, settings.revisions_kept)
+    repository = ModelRepository(store, storage, loader.load, stages, settings.drain_seconds)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
+    graphs = GraphRepository(GraphStore(engine), connections.hosts)
+    graph_router = GraphRouter(lambda namespace, _, request: plane.submit(request, "", namespace), connections)
     return ServiceDefinition(
         name="serving",
         servicers=[
@@ -55,11 +74,28 @@ def build(settings: Settings) -> ServiceDefinition:
             Servicer(
                 inference_service_pb2.DESCRIPTOR.services_by_name["ServingService"],
                 inference_service_pb2_grpc.add_ServingServiceServicer_to_server,
-                ControlServicer(repository, settings.default_namespace),
+                ControlServicer(repository, settings.default_namespace, TrafficControl(store, repository)),
+            ),
+            Servicer(
+                inference_graph_pb2.DESCRIPTOR.services_by_name["InferenceGraphService"],
+                inference_graph_pb2_grpc.add_InferenceGraphServiceServicer_to_server,
+                InferenceGraphServicer(graphs, plane.state_of, settings.default_namespace),
             ),
         ],
         access=ACCESS,
-        http_routes=[*v2_routes(plane), *v1_routes(plane)],
-        lifespans=[host.running, repository.running],
+        http_routes=[
+            *v2_routes(plane),
+            *v1_routes(plane),
+            *graph_routes(graphs, graph_router),
+            *openai_routes(plane.openai_server, plane.openai_models),
+        ],
+        lifespans=[
+            host.running,
+            connections.running,
+            repository.running,
+            graphs.running,
+            Seeding(repository, settings.default_namespace, settings.manifest).running,
+        ],
+        raw_routes=[*v2_raw_routes(plane), *v1_raw_routes(plane)],
         raw_methods={"/inference.GRPCInferenceService/ModelInfer": RawMethod(inference.infer, namespace_of)},
     )

@@ -92,11 +92,42 @@ def load_stage(role: str, folder: Path, target: str) -> Stage:
         FailedPrecondition: See `import_target`; or the stage has not the right form.
     """
     found = import_target(role, folder, target)
+    function = _made(role, target, found) if inspect.isclass(found) else found
+    return Stage(role, function, takes_mapping=takes_mapping(role, target, function))
+
+
+def load_transformer(folder: Path, target: str) -> tuple[Stage | None, Stage | None]:
+    """Imports a transformer from its folder and makes it, once: its methods `preprocess` and `postprocess` are stages.
+
+    Args:
+        folder: Where the module lies.
+        target: `module:Class`.
+
+    Raises:
+        FailedPrecondition: See `import_target`; or it is no class, has neither method, or one has not the right form.
+    """
+    role = "transformer"
+    found = import_target(role, folder, target)
+    if not inspect.isclass(found):
+        raise FailedPrecondition(f"{role}: {target} must be a class with the methods preprocess, postprocess")
+    made = _made(role, target, found)
+    stages: list[Stage | None] = []
+    for name in ("preprocess", "postprocess"):
+        method = getattr(made, name, None)
+        if method is None:
+            stages.append(None)
+            continue
+        stages.append(Stage(f"{name}or", method, takes_mapping=takes_mapping(role, f"{target}.{name}", method)))
+    if stages == [None, None]:
+        raise FailedPrecondition(f"{role}: {target} has neither of the methods preprocess, postprocess")
+    return stages[0], stages[1]
+
+
+def _made(role: str, target: str, found: Any) -> Any:
     try:
-        function: Any = found() if inspect.isclass(found) else found
+        return found()
     except Exception as error:
         raise FailedPrecondition(f"{role}: {target} cannot be loaded: {type(error).__name__}: {error}") from error
-    return Stage(role, function, takes_mapping=takes_mapping(role, target, function))
 
 
 def import_target(role: str, folder: Path, target: str) -> Any:

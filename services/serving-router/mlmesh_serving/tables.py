@@ -12,6 +12,10 @@ INFERENCE_SERVICES = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("unloaded", sa.Boolean, nullable=False),
+    sa.Column("traffic", sa.Text),
+    sa.Column("rolled_out", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("previous", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("buckets", sa.Text),
 )
 
 REVISIONS = sa.Table(

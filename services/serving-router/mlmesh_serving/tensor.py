@@ -12,6 +12,23 @@ import numpy as np
 from mlmesh_kit.errors import InvalidArgument
 from numpy.typing import NDArray
 
+from mlmesh_serving.datatypes import Limits, TensorInfo
+
+__all__ = [
+    "NUMPY_OF",
+    "UNSERVED_PARAMETERS",
+    "Limits",
+    "Tensor",
+    "TensorInfo",
+    "as_tensor",
+    "bytes_array",
+    "check_datatype",
+    "check_inputs",
+    "check_names",
+    "check_shape",
+    "datatype_of",
+]
+
 NUMPY_OF: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype("<u1"),
@@ -51,43 +68,6 @@ class Tensor:
     def datatype(self) -> str:
         """The protocol's name of the dtype."""
         return datatype_of(self.data.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Metadata of an input or an output.
-
-    Attributes:
-        name: As clients call it.
-        datatype: One of NUMPY_OF.
-        shape: -1 is any size.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name!r} ({self.datatype} {list(self.shape)})"
-
-    def has_shape(self, shape: Sequence[int]) -> bool:
-        """Tells whether a tensor of this shape fits."""
-        return len(shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How large requests may be.
-
-    Args:
-        max_elements: Of one tensor.
-        max_tensors: Of one request.
-    """
-
-    max_elements: int
-    max_tensors: int
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:

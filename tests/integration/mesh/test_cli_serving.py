@@ -9,9 +9,12 @@ from typing import Any
 import joblib
 import pytest
 import yaml
+from click.testing import Result
+from mlmesh.cli.app import app
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from support.mesh import RunningMesh
+from typer.testing import CliRunner
 
 Command = Callable[..., CompletedProcess[str]]
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
@@ -78,6 +81,34 @@ def test_a_changed_manifest_is_a_new_revision(
     assert "revision 3" in mlmesh("deploy", str(folder / "iris.yaml")).stdout
 
 
+def test_a_canary_goes_through_the_ingress(mesh: RunningMesh, folder: Path, tmp_path: Path) -> None:
+    """Every path of traffic, as Envoy transcodes it."""
+    path = tmp_path / "canary.yaml"
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--ingress", mesh.ingress])
+
+    path.write_text(manifest("cli-canary", folder))
+    assert call("deploy", str(path)).exit_code == 0
+    path.write_text(manifest("cli-canary", folder, "predict_proba"))
+    rule = ("--header", "x-canary=yes:latest", "--shadow", "latest=5", "--sticky", "caller")
+    for arguments, said in [
+        (("deploy", str(path), "--canary", "10"), "cli-canary-00002 gets 10% of the requests"),
+        (("traffic", "cli-canary", "1=60", "2=40", "--tag", "blue=1", *rule), "60%  cli-canary-00001  tag blue"),
+        (("traffic", "cli-canary"), "header x-canary=yes → latest"),
+        (("models", "cli-canary"), "cli-canary-00002  ready"),
+        (("promote", "cli-canary"), "100%  cli-canary-00002"),
+        (("rollback", "cli-canary"), "100%  cli-canary-00001"),
+        (("models", "cli-canary", "--render", "knative"), "revisionName: cli-canary-00001"),
+        (("models", "cli-canary", "--render", "kserve"), "canaryTrafficPercent: 0"),
+        (("predict", "cli-canary", json.dumps(ROWS)), "INT64"),
+    ]:
+        done = call(*arguments)
+        assert done.exit_code == 0 and said in done.stdout, (arguments, done.output)
+    done = call("rollback", "cli-canary", "blue")
+    assert done.exit_code == 1 and "see which there are with: mlmesh models cli-canary" in done.stderr
+
+
 def test_a_model_that_cannot_be_loaded_ends_with_1(mlmesh: Command, folder: Path, tmp_path: Path) -> None:
     broken = folder.parent / "cli-broken"
     broken.mkdir()
@@ -94,7 +125,7 @@ def test_what_is_wrong_is_said(mlmesh: Command, deployed: CompletedProcess[str],
     path.write_text("apiVersion: x\nkind: InferenceService\nmetadata: {name: wrong}")
     for arguments, said in [
         (("deploy", str(path)), "manifest.apiVersion"),
-        (("predict", "no-such-model", "[[1]]"), "mlmesh deploy"),
+        (("predict", "no-such-model", "[[1]]"), "mlmesh models"),
         (("predict", "cli-iris", "[[1, 2]]"), "shape: the model takes"),
         (("predict", "cli-iris", "no-such-file"), "neither a file nor JSON"),
     ]:

@@ -22,6 +22,7 @@ from mlmesh_serving.observers.sinks import base, http
 from mlmesh_serving.observers.sinks.http import HttpSink
 from mlmesh_serving.observers.spec import Detection
 from mlmesh_serving.observers.subject import Subject
+from mlmesh_serving.remote.hosts import LOOPBACK, parse_hosts
 from support.event_sink import EventSink
 from support.revision_backend import FakeBackend
 
@@ -179,9 +180,9 @@ def event(number=0):
     return CloudEvent("t", "s", str(number), 0.0, "application/json", b"{}")
 
 
-async def deliver(url, events, seconds=20.0):
+async def deliver(url, events, hosts=LOOPBACK, seconds=20.0):
     told = []
-    sink = HttpSink(url, told.append)
+    sink = HttpSink(url, parse_hosts(hosts), told.append)
     running = asyncio.create_task(sink.run())
     try:
         for one in events:
@@ -217,6 +218,14 @@ def test_a_sink_that_is_down_fails_in_time(monkeypatch):
     sink = EventSink()
     sink.close()
     assert asyncio.run(deliver(sink.url, [event(), event()])) == ["failed", "failed"]
+
+
+def test_a_name_is_connected_to_only_at_an_address_that_is_allowed(monkeypatch, sink):
+    monkeypatch.setattr(base, "FIRST_WAIT_SECONDS", 0.01)
+    named = sink.url.replace("127.0.0.1", "localhost")
+    assert asyncio.run(deliver(named, [event()])) == ["sent"]
+    assert asyncio.run(deliver(named, [event()], hosts="10.0.0.0/8")) == ["failed"]
+    assert len(sink.events) == 1
 
 
 def test_a_sink_says_how_long_to_wait(monkeypatch):

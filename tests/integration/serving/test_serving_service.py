@@ -8,6 +8,7 @@ import grpc
 import httpx
 import joblib
 import numpy as np
+import psutil
 import pytest
 from google.protobuf import json_format
 from mlmesh_kit.testing import ServiceProcess
@@ -19,6 +20,9 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 STAGES = """
+import pathlib
+import time
+
 import numpy as np
 
 class Halve:
@@ -29,6 +33,26 @@ class Halve:
 
 async def label(probabilities: np.ndarray) -> dict:
     return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
+
+class Around:
+    made = 0
+
+    def __init__(self):
+        Around.made += 1
+
+    def preprocess(self, data: np.ndarray) -> np.ndarray:
+        return data * 2.0
+
+    def postprocess(self, probabilities: np.ndarray) -> dict:
+        return {"label": probabilities.argmax(axis=1), "made": np.array([Around.made])}
+
+class Neither:
+    pass
+
+def slow(a: np.ndarray) -> np.ndarray:
+    open(pathlib.Path(__file__).with_name("begun"), "w").close()
+    time.sleep(0.5)
+    return a
 
 def two_arguments(a, b):
     return a
@@ -261,6 +285,19 @@ def test_rest_names_what_is_wrong_with_a_body(plain, body, expected):
     assert expected in answer.json()["error"]
 
 
+def test_a_batcher_lets_requests_wait_for_one_another(service, iris):
+    made = manifest(service.data_dir, "joined")
+    made["spec"]["predictor"]["batcher"] = {"maxBatchSize": 2, "maxLatency": 60_000}
+    create(service, made)
+    wait_for(service, "joined")
+    infer = stubs(service)[0].ModelInfer
+    request = infer_request(iris[0][:1], raw=True, model="joined")
+    code, _ = status_of(lambda: infer(request, timeout=0.3))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    answers = [infer.future(request, timeout=30) for _ in range(3)]  # one fills the batch of the one that was given up
+    assert [answer.result().model_version for answer in answers] == ["1"] * 3
+
+
 def test_unknown_models_are_not_found(plain, iris):
     code, message = status_of(lambda: stubs(plain)[0].ModelInfer(infer_request(iris[0], raw=True, model="nope")))
     assert (code, message) == (grpc.StatusCode.NOT_FOUND, "model 'nope' not found")
@@ -313,6 +350,33 @@ def test_bad_stages_are_caught_when_loading(service, target, message):
     assert answer.status_code == 503
 
 
+def around(data_dir: Path, name: str, target: str) -> dict:
+    uri = f"file://{data_dir}/artifacts/iris"
+    made = manifest(data_dir, name, transformer={"python": {"class": target, "storageUri": uri}})
+    made["spec"]["predictor"]["model"]["method"] = "predict_proba"
+    return made
+
+
+def test_a_transformer_is_made_once_and_is_both_stages(service, iris):
+    create(service, around(service.data_dir, "around", "stages:Around"))
+    wait_for(service, "around")
+    answer = stubs(service)[0].ModelInfer(infer_request(iris[0] / 2.0, raw=True, model="around"))
+    outputs = {
+        o.name: np.frombuffer(c, np.int64) for o, c in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+    assert np.array_equal(outputs["label"], iris[2].predict(iris[0])) and outputs["made"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("stages:Neither", "neither of the methods preprocess, postprocess"), ("stages:label", "must be a class")],
+)
+def test_bad_transformers_are_caught_when_loading(service, target, message):
+    name = target.replace(":", "-").lower()
+    create(service, around(service.data_dir, name, target))
+    assert message in {c.type: c for c in wait_for(service, name, "False").status.conditions}["Ready"].message
+
+
 def test_an_update_that_fails_leaves_the_old_revision_answering(service, iris):
     create(service, manifest(service.data_dir, "updated"))
     wait_for(service, "updated")
@@ -352,15 +416,32 @@ def test_another_user_may_do_nothing(plain, iris):
     assert answer.status_code == 403
 
 
-def test_what_was_answered_survives_kill_9(tmp_path, iris):
+def test_what_was_answered_survives_kill_9_and_no_process_does(tmp_path, iris):
     folder = tmp_path / "artifacts" / "iris"
     folder.mkdir(parents=True)
     joblib.dump(iris[2], folder / "model.joblib")
+    (folder / "stages.py").write_text(STAGES)
     process = ServiceProcess("mlmesh_serving", "MLMESH_SERVING_", tmp_path)
     with process:
         create(process, manifest(tmp_path, "iris"))
+        wait_for(process, "iris")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 2  # the helper that workers are forked from, and the model's worker
         process.kill()
+        assert not psutil.wait_procs(children, timeout=10)[1]
         process.start()
+        assert len(list((tmp_path / "serving-router").glob("workers-*"))) == 1  # what was left is cleared away
         wait_for(process, "iris")
         answer = stubs(process)[0].ModelInfer(infer_request(iris[0], raw=True))
         assert np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.int64), iris[2].predict(iris[0]))
+
+        # What is in flight when it is told to end is answered.
+        create(process, staged(tmp_path, "slow", pre="stages:slow"))
+        wait_for(process, "slow")
+        answer = stubs(process)[0].ModelInfer.future(infer_request(iris[0][:1], raw=True, model="slow"))
+        deadline = time.monotonic() + 20
+        while not (folder / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.stop() == 0
+        assert answer.result().model_name == "slow"

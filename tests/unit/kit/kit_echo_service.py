@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import contextvars
+import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from mlmesh_kit.http import route
 from mlmesh_kit.http2.call import UnaryCall
 from mlmesh_kit.http2.methods import RawMethod
 from mlmesh_kit.identity import current_caller
+from mlmesh_kit.raw_routes import RawRequest, RawResponse, RawRoute
 from mlmesh_kit.server import ServiceDefinition, Servicer, serve
 from mlmesh_protos.mlmesh.profile.v1.access_pb2 import ReviewAccessRequest
 from pydantic_settings import SettingsConfigDict
@@ -25,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 SERVICE = "mlmesh.echo.v1.EchoService"
+FLOOD_BYTES = 1 << 16
 SECRET = "the-password-is-hunter2"
 
 
@@ -81,11 +84,13 @@ class Echo:
 
     def __init__(self, marks: Path) -> None:
         self._marks = marks
+        self.counted = 0
 
     def _slow(self, verb: str, argument: str) -> bool:
         if verb != "slow":
             return False
-        (self._marks / "slow.began").touch()
+        with (self._marks / "slow.began").open("a") as file:
+            file.write(".")
         return True
 
     def Do(self, request: ReviewAccessRequest, context: Any) -> StringValue:
@@ -95,14 +100,24 @@ class Echo:
         return StringValue(value=_act(request.verb, request.name))
 
     async def DoAsync(self, request: ReviewAccessRequest, context: Any) -> StringValue:
+        self.counted += request.verb == "count"
         if self._slow(request.verb, request.name):
-            await asyncio.sleep(float(request.name))
+            try:
+                await asyncio.sleep(float(request.name))
+            except asyncio.CancelledError:
+                (self._marks / "slow.cancelled").touch()
+                raise
         return StringValue(value=_act(request.verb, request.name))
 
     def DoInDomain(self, request: ReviewAccessRequest, context: Any) -> StringValue:
         return StringValue(value=require("update", "things", request.namespace, request.name))
 
     async def Stream(self, request: ReviewAccessRequest, context: Any) -> AsyncIterator[StringValue]:
+        if request.verb == "flood":
+            for number in range(int(request.name)):
+                (self._marks / "flood").write_text(str(number + 1))
+                yield StringValue(value="x" * FLOOD_BYTES)
+            return
         for number in range(3):
             yield StringValue(value=str(number))
         _act(request.verb, request.name)
@@ -128,6 +143,7 @@ def _raw_methods(echo: Echo) -> dict[str, RawMethod]:
     def do(message: bytes, call: UnaryCall) -> bytes | asyncio.Future[bytes]:
         request = ReviewAccessRequest.FromString(message)
         if request.verb == "metadata":
+            call.trailing_metadata = [("mlmesh-took", "1")]
             return repr(call.metadata).encode()
         if request.verb != "slow":
             return StringValue(value=_act(request.verb, request.name)).SerializeToString()
@@ -183,7 +199,44 @@ async def _do(request: Request) -> Response:
         return JSONResponse({"size": len(body)})
     if verb == "slow":
         await asyncio.sleep(1)
-    return JSONResponse({"answer": _act(verb, request.query_params.get("name", ""))})
+    name = request.query_params.get("name") or request.headers.get("x-name", "")
+    return JSONResponse({"answer": _act(verb, name)})
+
+
+def _raw_route(marks: Path) -> RawRoute:
+    """The route again, as bytes: at once, in a future and in a task."""
+
+    def do(request: RawRequest) -> RawResponse | Awaitable[RawResponse]:
+        verb = request.path_params["verb"]
+        if verb == "size":
+            return RawResponse(json.dumps({"size": len(request.body)}).encode(), headers=[("X-Size", "1")])
+        if verb == "binary":
+            return RawResponse(request.body[::-1], "application/octet-stream", [("X-Kind", "binary")])
+        if verb == "later":
+            answer = asyncio.get_running_loop().create_future()
+            answer.get_loop().call_later(0.1, answer.set_result, RawResponse(b"{}"))
+            return answer
+        if verb == "given-up":
+            answer = asyncio.get_running_loop().create_future()
+            answer.get_loop().call_soon(answer.cancel)
+            return answer
+        if verb == "wrong":
+            return b"no response"  # type: ignore[return-value]
+        return in_task(verb, request)
+
+    async def in_task(verb: str, request: RawRequest) -> RawResponse:
+        if verb == "slow":
+            try:
+                (marks / "raw.began").touch()
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                (marks / "raw.cancelled").touch()
+                raise
+        answer = _act(verb, request.headers.get("x-name", ""))
+        return RawResponse(json.dumps({"answer": answer}).encode())
+
+    access = Access("get", "things", namespace=lambda request: request.headers.get("x-namespace", ""))
+    return RawRoute("/raw/{verb}", do, access)
 
 
 def build(settings: Settings) -> ServiceDefinition:
@@ -199,22 +252,24 @@ def build(settings: Settings) -> ServiceDefinition:
     }
     rules.pop(settings.forget_rule, None)
     marks = settings.service_dir
+    echo = Echo(marks)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         (marks / "entered").touch()
         yield
         slow_ended = (marks / "slow.ended").exists()
+        (marks / "counted").write_text(str(echo.counted))
         (marks / "left").write_text("after the call" if slow_ended else "before the call")
 
     descriptor = _descriptor()
-    echo = Echo(marks)
     access = Access("get", "things", namespace=lambda request: request.query_params.get("namespace", ""))
     return ServiceDefinition(
         name="echo",
         servicers=[Servicer(descriptor, _add(descriptor), echo)],
         access={SERVICE: rules},
         http_routes=[route("/do/{verb}", _do, access=access, methods=["GET", "POST"])],
+        raw_routes=[_raw_route(marks)],
         lifespans=[lifespan],
         raw_methods=_raw_methods(echo) if settings.raw else {},
     )

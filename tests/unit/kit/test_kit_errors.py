@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2
 from mlmesh_kit import errors
 from mlmesh_kit.errors import HTTP_STATUS, InvalidArgument, NotFound, ResourceExhausted, ServiceError, to_status
-from mlmesh_kit.http import error_body, error_response
+from mlmesh_kit.http_errors import error_body, error_response
 
 PUBLIC = [
     kind

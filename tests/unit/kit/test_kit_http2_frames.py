@@ -422,7 +422,7 @@ def test_trickling_bytes_cost_no_object_each(wire: Wire) -> None:
     wire.send(OPEN)
     wire.send(b"".join(frame(frames.DATA, 0, 1, bytes((byte,))) for byte in message(b"z" * 5000)))
     call = wire.connection.streams[1].exchange
-    assert len(call._parts) < 5  # type: ignore[union-attr]
+    assert len(call._incoming._parts) < 5  # type: ignore[union-attr]
     wire.send(frame(frames.DATA, frames.END_STREAM, 1, b""))
     assert message(b"z" * 5000) in wire.read()
 

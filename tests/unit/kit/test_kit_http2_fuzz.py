@@ -75,7 +75,7 @@ def bounded(wire: Wire) -> None:
     assert len(connection._gone) <= 256
     assert connection._window >= 0
     assert connection._window + connection._unacknowledged <= LIMITS.connection_window
-    gathered = sum(getattr(stream.exchange, "_size", 0) for stream in connection.streams.values())
+    gathered = sum(stream.exchange._incoming.size for stream in connection.streams.values())
     assert gathered <= LIMITS.gathered + LIMITS.streams * (LIMITS.window + 5)
 
 

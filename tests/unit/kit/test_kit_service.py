@@ -1,12 +1,15 @@
 """What surrounds every RPC and every HTTP request, seen from outside of a real process."""
 
+import gzip
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -20,6 +23,8 @@ from mlmesh_protos.mlmesh.profile.v1.access_pb2 import ReviewAccessRequest
 
 SERVICE = "mlmesh.echo.v1.EchoService"
 SECRET = "the-password-is-hunter2"
+LOCAL = "user@mlmesh.local"
+FORGED = ((LOCAL, "eve@x.org"), ("eve@x.org", LOCAL), (LOCAL, LOCAL), ("", LOCAL))
 KINDS = {"Stream": "unary_stream", "Chat": "stream_stream", "Collect": "stream_unary"}
 
 
@@ -186,50 +191,116 @@ def test_health_and_reflection(service: ServiceProcess, channel: Any) -> None:
     assert httpx.get(f"{service.http}/healthz").json() == {"status": "SERVING"}
 
 
+@pytest.fixture(params=["do", "raw"])
+def door(service: ServiceProcess, request: pytest.FixtureRequest) -> str:
+    """The same endpoint twice: as a route of Starlette, and as a raw route."""
+    return f"{service.http}/{request.param}"
+
+
 @pytest.mark.parametrize(
-    ("path", "status", "code"),
-    [
-        ("/do/invalid", 400, 3),
-        ("/do/missing?name=t1", 404, 5),
-        ("/do/exhausted", 429, 8),
-        ("/do/crash", 500, 13),
-        ("/nowhere", 404, 5),
-    ],
+    ("verb", "status", "code"), [("invalid", 400, 3), ("missing", 404, 5), ("exhausted", 429, 8), ("crash", 500, 13)]
 )
-def test_http_errors_are_google_s(service: ServiceProcess, path: str, status: int, code: int) -> None:
-    answer = httpx.get(service.http + path)
+def test_http_errors_are_google_s(door: str, verb: str, status: int, code: int) -> None:
+    answer = httpx.post(f"{door}/{verb}", headers={"x-name": "t1"})
     body = answer.json()
     assert (answer.status_code, body["code"]) == (status, code)
     assert body["error"] == body["message"] != ""
     assert SECRET not in answer.text
     assert "Traceback" not in answer.text
+    if verb == "missing":
+        assert (body["details"][0]["resource_type"], body["details"][0]["resource_name"]) == ("thing", "t1")
+    if verb == "exhausted":
+        assert answer.headers["retry-after"] == "2"
 
 
-def test_http_is_guarded_like_grpc(service: ServiceProcess) -> None:
-    assert httpx.get(f"{service.http}/do/who").json() == {"answer": "user@mlmesh.local/default"}
-    stranger = httpx.get(f"{service.http}/do/who", headers={"kubeflow-userid": "eve@x.org"})
+@pytest.mark.parametrize("path", ["", "/", "/a/b"])
+def test_http_paths_that_there_are_not(door: str, path: str) -> None:
+    answer = httpx.post(door + path)
+    assert (answer.status_code, answer.json()["code"]) == (404, 5)
+    assert answer.json()["message"].startswith("no such path: /")
+
+
+@pytest.mark.parametrize("path", ["/%77ho", "/who?x=1", "/who"])
+def test_http_is_guarded_like_grpc(door: str, path: str) -> None:
+    url = door + path
+    assert httpx.post(url).json() == {"answer": "user@mlmesh.local/default"}
+    stranger = httpx.post(url, headers={"kubeflow-userid": "eve@x.org"})
     assert (stranger.status_code, stranger.json()["code"]) == (403, 7)
-    nobody = httpx.get(f"{service.http}/do/who", headers={"kubeflow-userid": ""})
+    nobody = httpx.post(url, headers={"KubeFlow-UserID": ""})
     assert (nobody.status_code, nobody.json()["code"]) == (401, 16)
-    assert httpx.request("DELETE", f"{service.http}/do/who").status_code == 405
+    deleted = httpx.request("DELETE", url)
+    assert (deleted.status_code, deleted.json()["code"]) == (405, 12)
 
 
-def test_two_users_in_one_call_are_nobody(service: ServiceProcess, channel: Any) -> None:
+def test_two_users_in_one_call_are_nobody(channel: Any) -> None:
     """One is the ingress's, the other forged; no order of the two lets anybody in."""
-    local = "user@mlmesh.local"
-    for users in ((local, "eve@x.org"), ("eve@x.org", local), (local, local), ("", local)):
-        headers = [("kubeflow-userid", user) for user in users]
-        assert httpx.get(f"{service.http}/do/who", headers=headers).status_code == 401
+    for users in FORGED:
         assert failure(channel, "Do", "who", user=users).code() is grpc.StatusCode.UNAUTHENTICATED
-    assert httpx.get(f"{service.http}/do/exhausted").headers["retry-after"] == "2"
 
 
-def test_http_bodies_have_the_same_limit(service: ServiceProcess) -> None:
-    url = f"{service.http}/do/size"
+def test_two_users_in_one_request_are_nobody(door: str) -> None:
+    for users in FORGED:
+        assert httpx.post(f"{door}/who", headers=[("kubeflow-userid", user) for user in users]).status_code == 401
+
+
+def test_http_bodies_have_the_same_limit(door: str) -> None:
+    url = f"{door}/size"
     assert httpx.post(url, content=b"x" * 100_000).json() == {"size": 100_000}
-    assert httpx.post(url, content=b"x" * 100_001).status_code == 413
-    chunks = (b"x" * 10_000 for _ in range(11))  # no length declared
-    assert httpx.post(url, content=chunks).status_code == 413
+    assert httpx.post(url, content=(b"x" * 10_000 for _ in range(10))).json() == {"size": 100_000}
+    for much in (b"x" * 100_001, (b"x" * 10_000 for _ in range(11))):  # with and without a length in front
+        refused = httpx.post(url, content=much)
+        assert (refused.status_code, refused.json()["code"]) == (413, 8)
+
+
+def test_who_may_not_is_told_before_the_body_is_read(door: str) -> None:
+    """A body that never ends, of somebody who may not: the answer does not wait for it."""
+    host, port = urlsplit(door).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as plain:
+        head = f"POST {urlsplit(door).path}/size HTTP/1.1\r\nHost: x\r\nkubeflow-userid: eve@x.org\r\n"
+        plain.sendall(f"{head}Content-Length: 1000\r\n\r\nhalf".encode())
+        assert plain.recv(1000).startswith(b"HTTP/1.1 403 ")
+
+
+def test_raw_routes_give_bytes_of_any_kind(service: ServiceProcess) -> None:
+    url = f"{service.http}/raw"
+    answer = httpx.post(f"{url}/binary", content=bytes(range(256)))
+    assert answer.content == bytes(range(255, -1, -1))
+    assert (answer.headers["content-type"], answer.headers["x-kind"]) == ("application/octet-stream", "binary")
+    assert httpx.post(f"{url}/later").json() == {}
+    assert httpx.post(f"{url}/wrong").status_code == 500
+    assert httpx.post(f"{url}/given-up").status_code == 503
+
+
+def test_raw_routes_take_no_compressed_bodies(service: ServiceProcess) -> None:
+    url = f"{service.http}/raw/size"
+    refused = httpx.post(url, content=gzip.compress(b"x"), headers={"content-encoding": "gzip"})
+    assert (refused.status_code, refused.json()["code"]) == (400, 3)
+    assert "Content-Encoding" in refused.json()["message"]
+    assert httpx.post(url, content=b"x", headers={"content-encoding": "identity"}).json() == {"size": 1}
+
+
+def test_a_raw_request_whose_client_goes_away_is_cancelled(service: ServiceProcess) -> None:
+    marks = next(path.parent for path in service.log_path.parent.rglob("entered"))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{service.http}/raw/slow", timeout=0.2)
+    _until((marks / "raw.cancelled").exists)
+    assert (marks / "raw.began").exists()
+    _until(
+        lambda: (
+            'mlmesh_rpc_total{code="CANCELLED",method="POST /raw/{verb}"}' in httpx.get(f"{service.http}/metrics").text
+        )
+    )
+
+
+@pytest.mark.parametrize("path", ["do", "raw"])
+def test_http_requests_are_counted_and_traced(service: ServiceProcess, path: str) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319d"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    answer = httpx.post(f"{service.http}/{path}/crash", headers=headers)
+    assert trace in answer.json()["message"]
+    metrics = httpx.get(f"{service.http}/metrics").text
+    assert f'mlmesh_rpc_total{{code="INTERNAL",method="POST /{path}/{{verb}}"}}' in metrics
+    assert "mlmesh_rpc_in_flight 1.0" in metrics  # the one that asks
 
 
 def test_what_happened_is_counted(service: ServiceProcess, channel: Any) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 SLOW = ("httpx", "grpc", "pydantic", "yaml", "kfp", "sqlalchemy", "markdown_it", "psutil", "jsonschema", "numpy")
 COMMANDS = ("up", "down", "status", "logs", "doctor", "render", "run", "runs", "tune", "deploy", "predict", "lineage")
-COMMANDS += ("retry", "terminate", "rerun", "diff", "debug", "cache")
+COMMANDS += ("retry", "terminate", "rerun", "diff", "debug", "cache", "models", "traffic", "promote", "rollback")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def test_shells_complete_commands_and_options() -> None:
         done = run(_MLMESH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(number))
         return set(done.stdout.split())
 
-    assert complete("mlmesh r", 1) == {"render", "rerun", "retry", "run", "runs"}
+    assert complete("mlmesh r", 1) == {"render", "rerun", "retry", "rollback", "run", "runs"}
     assert {"--param", "--params-file", "--pdb", "--pipeline"} <= complete("mlmesh run --p", 2)
     assert complete("mlmesh lineage 1 --direction ", 4) == {"upstream", "downstream", "both"}
     assert {"list", "watch", "trials", "edit", "delete"} <= complete("mlmesh tune ", 2)

@@ -66,7 +66,7 @@ def test_requests_for_explanations_reach_the_explainer_as_they_came(ask):
 
 
 def test_detectors_tell_what_they_found(ask, tmp_path):
-    observers = Observers(None, Settings(data_dir=tmp_path).observers)
+    observers = Observers(None, Settings(data_dir=tmp_path).observers(1000, 8))
     observers.watch(Subject("default", "iris", 2, detectors=(Detection("drift", "ks"),)))
     answer = ask(detector_routes(observers), "GET", "/v2/models/iris/detectors")
     assert answer.json() == {
@@ -84,9 +84,9 @@ def test_detectors_tell_what_they_found(ask, tmp_path):
 
 
 def test_settings_say_where_payloads_may_go(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLMESH_SERVING_SINK_HOSTS", "broker:8080, *.events")
+    monkeypatch.setenv("MLMESH_SERVING_REMOTE_HOSTS", "broker,*.events")
     monkeypatch.setenv("MLMESH_SERVING_REDACT_FIELDS", "ssn")
-    settings = Settings(data_dir=tmp_path).observers
-    assert list(settings.sink_hosts) == ["broker:8080", "*.events"]
+    settings = Settings(data_dir=tmp_path).observers(1000, 8)
+    assert settings.sink_hosts == "broker,*.events"
     assert list(settings.redact_fields) == ["ssn"]
     assert list(settings.log_roots) == [f"file://{tmp_path}/artifacts/payload-logs"]

@@ -57,13 +57,15 @@ def in_a_loop(test: Callable[[Loader], Awaitable[None]]) -> Callable[[], None]:
     return run
 
 
-def begin(loader: Loader, state: RolloutState, canary: int | None = None, traffic: Traffic = BY_MANIFEST) -> Rollout:
+def begin(
+    loader: Loader, state: RolloutState, canary: int | None = None, traffic: Traffic = BY_MANIFEST
+) -> Rollout[FakeBackend]:
     made = Rollout("iris", state, loader.load, loader.record)
     made.apply(state.newest, traffic, canary)
     return made
 
 
-async def answers(rollout: Rollout, count: int = 100, **headers: str) -> Counter[int]:
+async def answers(rollout: Rollout[FakeBackend], count: int = 100, **headers: str) -> Counter[int]:
     """Asks so many times; gives how often which revision answered."""
     futures = [rollout.router.submit(a_request(**headers)) for _ in range(count)]
     return Counter(int(answer.body) for answer in await asyncio.gather(*futures))
@@ -222,7 +224,7 @@ async def test_a_key_stays_with_its_revision_over_changes_and_restarts(loader: L
     rollout = begin(loader, RolloutState(2, rolled_out=1), canary=10, traffic=sticky)
     await rollout.settled()
 
-    async def canaries(of: Rollout) -> set[int]:
+    async def canaries(of: Rollout[FakeBackend]) -> set[int]:
         found = [await of.router.submit(a_request(x_user=f"user-{n}")) for n in range(1000)]
         return {n for n, answer in enumerate(found) if answer.body == b"2"}
 
@@ -336,6 +338,36 @@ async def test_a_revision_that_is_no_longer_wanted_is_not_waited_for(loader: Loa
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout_module, "_RETRY_SECONDS", (0.0,) * 4)
+
+
+@in_a_loop
+async def test_a_revision_is_loaded_anew_beside_the_one_that_answers(loader: Loader) -> None:
+    rollout = begin(loader, RolloutState(1))
+    await rollout.settled()
+    gate = loader.hold(1)
+    rollout.reload(1)
+    assert await answers(rollout) == {1: 100} and not rollout.is_settled
+    gate.set_result(None)
+    await rollout.settled()
+    await asyncio.sleep(0)
+    first, second = loader.made[1]
+    assert first.closed and not second.closed and await answers(rollout) == {1: 100}
+    loader.gates[1] = asyncio.get_running_loop().create_future()
+    loader.gates[1].set_exception(InvalidArgument("the file is gone"))
+    rollout.reload(1)
+    await rollout.settled()
+    assert rollout.status(1).state is RevisionState.FAILED and await answers(rollout) == {1: 100}
+
+
+@in_a_loop
+async def test_who_waits_for_what_is_unloaded_is_told(loader: Loader) -> None:
+    loader.hold(1)
+    rollout = begin(loader, RolloutState(1))
+    waiting = asyncio.create_task(rollout.settled())
+    await asyncio.sleep(0)
+    await rollout.close(1)
+    with pytest.raises(FailedPrecondition, match="unloaded meanwhile"):
+        await waiting
 
 
 TRAFFICS: list[Any] = [

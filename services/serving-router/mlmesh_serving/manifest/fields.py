@@ -10,6 +10,7 @@ from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 
 _MAX_URL = 2048
 _MAX_TEXT = 4096
+_LARGEST = 2.0**53
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})(h|ms|m|s|us|µs|ns)", re.ASCII)
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
@@ -59,9 +60,17 @@ def as_integer(
     value = parent.get(key)
     if value is None:
         return default
-    if type(value) is not int or not smallest <= value <= largest:
+    number = whole(value)
+    if number is None or not smallest <= number <= largest:
         raise InvalidArgument(f"must be a whole number, {smallest} to {largest}", field=f"{where}.{key}")
-    return value
+    return number
+
+
+def whole(value: Any) -> int | None:
+    """Gives a whole number, which may be written as 3.0 (JSON has one kind of numbers); None: it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def as_texts(parent: Mapping[str, Any], key: str, where: str, *, most: int) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ from mlmesh_serving.manifest import kubernetes
 from mlmesh_serving.manifest.fields import (
     as_choice,
     as_object,
-    as_optional_object,
     as_optional_text,
     as_text,
     only,
     refuse,
 )
 from mlmesh_serving.manifest.spec import PredictorSpec
-from mlmesh_serving.manifest.stages import parse_class, parse_remote
+from mlmesh_serving.manifest.stages import parse_remote
+from mlmesh_serving.predictors.options import FIELDS, PredictorOptions, parse_options
 
 COMPONENT_FIELDS = frozenset({
     "annotations", "batcher", "canaryTrafficPercent", "containerConcurrency", "logger", "maxReplicas", "minReplicas",
@@ -28,10 +28,7 @@ _OLDER = frozenset({
     "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
 })  # fmt: skip
 """KServe's older form has a field for each of these formats."""
-_METHODS = ("predict", "predict_proba", "decision_function")
 _PROTOCOLS = ("v1", "v2", "grpc-v1", "grpc-v2")
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,2}", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _MAX_VARIABLES = 64
 _MAX_VALUE = 32_768
@@ -59,53 +56,37 @@ def parse_predictor(predictor: Mapping[str, Any], formats: frozenset[str], where
     kind = given[0]
     body, at = as_object(predictor, kind, where), f"{where}.{kind}"
     if kind == "remote":
-        return PredictorSpec("remote", "", "", at, remote=parse_remote(body, at))
+        return PredictorSpec("remote", "", PredictorOptions(), at, remote=parse_remote(body, at))
     return _model(body, formats, at, "" if kind == "model" else kind)
 
 
 def _model(model: Mapping[str, Any], formats: frozenset[str], where: str, older: str) -> PredictorSpec:
     refuse(model, kubernetes.REFUSED_CONTAINER, where)
-    known = {"storageUri", "method", "class", "sha256", "options", "env", "protocolVersion"}
+    known = {"storageUri", "env", "protocolVersion", *FIELDS}
     known |= {"runtime", "modelFormat"} if not older else set()
     only(model, {*known, *kubernetes.CONTAINER, *kubernetes.REFUSED_CONTAINER}, where)
-    name, version = older, ""
+    name = older
     if not older:
         model_format = as_object(model, "modelFormat", where)
         only(model_format, {"name", "version"}, f"{where}.modelFormat")
         name = as_text(model_format, "name", f"{where}.modelFormat")
-        version = as_optional_text(model_format, "version", f"{where}.modelFormat")
     if name not in formats:
         raise InvalidArgument(
             f"must be one of {', '.join(sorted(formats))}, got {name!r}", field=f"{where}.modelFormat.name"
         )
-    if version and not _VERSION.fullmatch(version):
-        raise InvalidArgument("must be MAJOR, MAJOR.MINOR or MAJOR.MINOR.PATCH", field=f"{where}.modelFormat.version")
     env = _env(model, where)
+    if model.get("method") is None and env.get("PREDICT_PROBA", "").lower() == "true":
+        # So KServe's servers of scikit-learn and XGBoost are told to give probabilities.
+        model = {**model, "method": "predict_proba"}
     return PredictorSpec(
         format=name,
         storage_uri=as_text(model, "storageUri", where),
-        method=as_choice(model, "method", where, _METHODS, _default_method(env)),
-        field=f"{where}.storageUri",
-        version=version,
-        target="" if model.get("class") is None else parse_class(model, "class", where),
-        sha256=_sha256(model, where),
-        options=as_optional_object(model, "options", where),
+        options=parse_options(model, name, where),
+        where=where,
         env=env,
         runtime="" if older else as_optional_text(model, "runtime", where),
         protocol_version=as_choice(model, "protocolVersion", where, _PROTOCOLS, ""),
     )
-
-
-def _default_method(env: Mapping[str, str]) -> str:
-    """KServe's servers of scikit-learn and XGBoost are told by this variable to give probabilities."""
-    return "predict_proba" if env.get("PREDICT_PROBA", "").lower() == "true" else "predict"
-
-
-def _sha256(model: Mapping[str, Any], where: str) -> str:
-    found = as_optional_text(model, "sha256", where).lower()
-    if found and not _SHA256.fullmatch(found):
-        raise InvalidArgument("must be 64 hexadecimal digits", field=f"{where}.sha256")
-    return found
 
 
 def _env(model: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from mlmesh_serving.tensor import TensorInfo
+from mlmesh_serving.datatypes import TensorInfo
+from mlmesh_serving.predictors.options import PredictorOptions
 
 
 class Feature(StrEnum):
@@ -62,6 +63,7 @@ class RemoteSpec:
         version: Of the model there; empty: the server chooses.
         timeout_seconds: Of a call; None: what the request has left.
         field: Where the manifest says so, for messages.
+        openai: Path of its OpenAI routes, below the URL; empty: it has none.
     """
 
     url: str
@@ -70,6 +72,12 @@ class RemoteSpec:
     version: str
     timeout_seconds: float | None
     field: str
+    openai: str = ""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is asked by gRPC."""
+        return self.protocol is Protocol.GRPC_V2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,12 +105,8 @@ class PredictorSpec:
         format: Name of the model format, as KServe has it (sklearn, xgboost, lightgbm, onnx, pytorch, mlflow, ...),
             `python` for any class, `remote` for a server elsewhere.
         storage_uri: A model file, or the folder it lies in; empty for a server elsewhere.
-        method: What is called on the model: predict, predict_proba, decision_function.
-        field: Where the manifest says the storageUri, for messages.
-        version: Of the model format; empty: any.
-        target: `module:Class` that the format needs (python, pytorch with safetensors); empty: none.
-        sha256: Of the model file, 64 hexadecimal digits; empty: not checked.
-        options: Of the format.
+        options: How it is loaded.
+        where: Where the manifest says all this, for messages.
         env: Environment variables of the process that has the model.
         runtime: KServe's ServingRuntime; on Kubernetes alone.
         protocol_version: KServe's protocolVersion; on Kubernetes alone, here a model answers all that are served.
@@ -111,16 +115,17 @@ class PredictorSpec:
 
     format: str
     storage_uri: str
-    method: str
-    field: str
-    version: str = ""
-    target: str = ""
-    sha256: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: PredictorOptions
+    where: str
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     runtime: str = ""
     protocol_version: str = ""
     remote: RemoteSpec | None = None
+
+    @property
+    def field(self) -> str:
+        """Where the manifest says the storageUri, for messages."""
+        return f"{self.where}.storageUri"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

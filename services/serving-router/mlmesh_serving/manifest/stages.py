@@ -11,6 +11,9 @@ from mlmesh_serving.manifest.spec import Protocol, RemoteSpec, StageSpec
 
 MAX_TIMEOUT_SECONDS = 600
 """Knative's bound (max-revision-timeout-seconds)."""
+DEFAULT_OPENAI_PATH = "/openai/v1"
+"""Where KServe's servers have OpenAI's routes."""
+_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,8}", re.ASCII)
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _SCHEMES = {Protocol.V1: ("http", "https"), Protocol.V2: ("http", "https"), Protocol.GRPC_V2: ("grpc", "grpcs")}
 
@@ -47,9 +50,10 @@ def parse_class(parent: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def parse_remote(remote: Mapping[str, Any], where: str) -> RemoteSpec:
-    """Reads a server elsewhere, or raises InvalidArgument."""
-    only(remote, {"url", "protocol", "model", "version", "timeout"}, where)
-    protocol = Protocol(as_choice(remote, "protocol", where, list(Protocol), Protocol.V2))
+    """Reads a server elsewhere, or raises InvalidArgument. Without a protocol the URL says whether it is gRPC."""
+    only(remote, {"url", "protocol", "model", "version", "timeout", "openai"}, where)
+    default = Protocol.GRPC_V2 if str(remote.get("url", "")).startswith("grpc") else Protocol.V2
+    protocol = Protocol(as_choice(remote, "protocol", where, list(Protocol), default))
     return RemoteSpec(
         url=as_url(remote, "url", where, _SCHEMES[protocol]),
         protocol=protocol,
@@ -57,7 +61,22 @@ def parse_remote(remote: Mapping[str, Any], where: str) -> RemoteSpec:
         version=as_optional_text(remote, "version", where),
         timeout_seconds=parse_timeout(remote, where),
         field=f"{where}.url",
+        openai=_openai(remote, protocol, f"{where}.openai"),
     )
+
+
+def _openai(remote: Mapping[str, Any], protocol: Protocol, field: str) -> str:
+    """Reads the path of OpenAI's routes: true for KServe's, or the path; or raises InvalidArgument."""
+    given = remote.get("openai")
+    if given in (None, False):
+        return ""
+    if protocol is Protocol.GRPC_V2:
+        raise InvalidArgument("is served by HTTP only", field=field)
+    if given is True:
+        return DEFAULT_OPENAI_PATH
+    if not isinstance(given, str) or not _PATH.fullmatch(given):
+        raise InvalidArgument("must be true, or a path like /v1", field=field)
+    return given
 
 
 def parse_timeout(parent: Mapping[str, Any], where: str) -> float | None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from mlmesh_kit.errors import InvalidArgument
 
-from mlmesh_serving.manifest.fields import as_text, only
-from mlmesh_serving.tensor import NUMPY_OF, TensorInfo
+from mlmesh_serving.datatypes import DATATYPES, TensorInfo
+from mlmesh_serving.manifest.fields import as_text, only, whole
 
 _MAX_TENSORS = 64
 _MAX_DIMENSIONS = 32
@@ -30,14 +30,15 @@ def parse_tensors(spec: Mapping[str, Any], key: str, where: str) -> tuple[Tensor
         if name in {other.name for other in found}:
             raise InvalidArgument(f"{name!r} is there twice", field=f"{at}.name")
         datatype = as_text(item, "datatype", at)
-        if datatype not in NUMPY_OF:
-            raise InvalidArgument(f"must be one of {', '.join(NUMPY_OF)}", field=f"{at}.datatype")
+        if datatype not in DATATYPES:
+            raise InvalidArgument(f"must be one of {', '.join(DATATYPES)}", field=f"{at}.datatype")
         found.append(TensorInfo(name, datatype, _shape(item.get("shape"), f"{at}.shape")))
     return tuple(found)
 
 
 def _shape(shape: Any, field: str) -> tuple[int, ...]:
-    is_list = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
-    if not is_list or not all(type(d) is int and -1 <= d < 1 << 31 for d in shape):
+    sizes = [whole(size) for size in shape] if isinstance(shape, list) else [None]
+    found = tuple(size for size in sizes if size is not None and -1 <= size < 1 << 31)
+    if len(found) < len(sizes) or len(sizes) > _MAX_DIMENSIONS:
         raise InvalidArgument("must be a list of integers, -1 for any size", field=field)
-    return tuple(shape)
+    return found

@@ -57,7 +57,8 @@ def pack(
     """Gives an observation as bytes, in parts that need not be joined."""
     headers = b""
     if wanted_headers:
-        chosen = {name: request.headers[name] for name in wanted_headers if name in request.headers}
+        read = request.headers.get
+        chosen = {name: value for name in wanted_headers if (value := read(name)) is not None}
         headers = orjson.dumps(chosen) if chosen else b""
     head = _HEAD.pack(
         subject,

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from mlmesh_kit.errors import InvalidArgument, ServiceError
@@ -18,7 +19,6 @@ from mlmesh_kit.launch import Launcher, Limits
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
 from mlmesh_serving.companion import FrameProtocol, frame, start_companion
-from mlmesh_serving.hosts import AllowedHosts
 from mlmesh_serving.observers import kinds, metrics
 from mlmesh_serving.observers.observation import pack
 from mlmesh_serving.observers.payload_logger import ID_HEADER
@@ -26,6 +26,7 @@ from mlmesh_serving.observers.places import AllowedPlaces
 from mlmesh_serving.observers.queue import BoundedQueue
 from mlmesh_serving.observers.settings import ObserverSettings
 from mlmesh_serving.observers.subject import Subject
+from mlmesh_serving.remote.hosts import parse_hosts
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Observers:
     def __init__(self, launcher: Launcher, settings: ObserverSettings) -> None:
         self._launcher = launcher
         self._settings = settings
-        self._hosts = AllowedHosts(settings.sink_hosts)
+        self._hosts = parse_hosts(settings.sink_hosts)
         self._places = AllowedPlaces(settings.log_roots)
         self._queue: BoundedQueue[_Item] = BoundedQueue(settings.queue_items, settings.queue_bytes)
         self._max_bytes = settings.max_payload_bytes
@@ -127,7 +128,7 @@ class Observers:
         if spec is not None and not url:
             raise InvalidArgument("must be there: the service has no default", field=f"{spec.field}.url")
         if spec is not None and url.startswith(("http://", "https://")):
-            self._hosts.check(url, f"{spec.field}.url", "MLMESH_SERVING_SINK_HOSTS")
+            self._hosts.check(urlsplit(url).hostname or "", f"{spec.field}.url")
         elif spec is not None:
             self._places.check(url, f"{spec.field}.url", "MLMESH_SERVING_LOG_ROOTS")
 

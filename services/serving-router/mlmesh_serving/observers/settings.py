@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmesh_serving.hosts import LOOPBACK
+from mlmesh_serving.remote.hosts import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class ObserverSettings:
 
     Attributes:
         folder: Where references and logs of the process are kept.
-        sink_hosts: Hosts that events may be sent to.
+        sink_hosts: Hosts that events may be sent to, as `remote.hosts.parse_hosts` reads them.
         default_url: Where payloads of InferenceServices are sent whose loggers say nothing.
         log_roots: URIs of folders and buckets that events may be written below.
         redact_headers: Headers that are never logged, beside those that never are.
@@ -31,7 +31,7 @@ class ObserverSettings:
     """
 
     folder: Path
-    sink_hosts: Sequence[str] = LOOPBACK
+    sink_hosts: str = LOOPBACK
     log_roots: Sequence[str] = ()
     default_url: str = ""
     redact_headers: Sequence[str] = ()
@@ -50,6 +50,7 @@ class ObserverSettings:
         """Gives what the process needs to know."""
         return {
             "folder": str(self.folder),
+            "sink_hosts": self.sink_hosts,
             "default_url": self.default_url,
             "log_roots": [root.rstrip("/") for root in self.log_roots],
             "redact_headers": list(self.redact_headers),

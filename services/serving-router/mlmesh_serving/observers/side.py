@@ -37,6 +37,7 @@ from mlmesh_serving.observers.sinks.base import Outcome, Sink
 from mlmesh_serving.observers.sinks.http import HttpSink
 from mlmesh_serving.observers.sinks.store import StoreSink
 from mlmesh_serving.observers.subject import Subject
+from mlmesh_serving.remote.hosts import parse_hosts
 from mlmesh_serving.tensor import Limits
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Watched:
     def _make_sink(self, spec: LoggerSpec, setup: dict[str, Any]) -> Sink:
         url = spec.url or setup["default_url"]
         if url.startswith(("http://", "https://")):
-            return HttpSink(url, self._told)
+            return HttpSink(url, parse_hosts(setup["sink_hosts"]), self._told)
         place = [self.subject.namespace, self.subject.name, self.subject.component, spec.storage_path]
         folder = "/".join([url.rstrip("/"), *filter(None, place)])
         root = AllowedPlaces(setup["log_roots"]).root_of(folder) or url

@@ -1,8 +1,11 @@
-"""Model formats: each is a class behind one small interface, found by its name in KServe's `modelFormat`."""
+"""Model formats.
 
-from mlmesh_serving.predictors.base import Predictor
-from mlmesh_serving.predictors.sklearn import SklearnPredictor
+Here is what the router has to know of them; all else is imported in workers alone, for it takes numpy's memory.
+"""
 
-FORMATS: dict[str, type[Predictor]] = {"sklearn": SklearnPredictor}
+from collections.abc import Mapping
 
-__all__ = ["FORMATS", "Predictor"]
+FORMAT_NAMES = frozenset({"lightgbm", "mlflow", "onnx", "python", "pytorch", "sklearn", "xgboost"})
+"""As `modelFormat` names them; what loads them is in `formats`."""
+CODE: Mapping[str, str] = {"sklearn": "a pickle", "python": "Python code"}
+"""Formats of which every model can run code, and what of it does; of the others it depends on the file."""

@@ -1,37 +1,39 @@
 """scikit-learn models, as joblib or pickle files."""
 
+import contextlib
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from mlmesh_kit.errors import FailedPrecondition
 from numpy.typing import NDArray
 
-from mlmesh_serving.predictors.base import Predictor
-from mlmesh_serving.storage import check_inside
+from mlmesh_serving.predictors.base import Arrays, Predictor, only
+from mlmesh_serving.predictors.options import PredictorOptions
+from mlmesh_serving.predictors.pickles import SUFFIXES, load_pickle
+from mlmesh_serving.storage import LocalModel
 from mlmesh_serving.tensor import TensorInfo, as_tensor
 
 logger = logging.getLogger(__name__)
 
-# In KServe's order; a folder must hold exactly one.
-_SUFFIXES = (".joblib", ".pkl", ".pickle")
-
 
 class SklearnPredictor(Predictor):
-    """A fitted estimator or pipeline.
+    """A fitted estimator or pipeline, or what has scikit-learn's interface.
 
     Args:
         estimator: Has the method.
-        method: predict, predict_proba or decision_function.
+        options: How.
+        platform: What it is.
     """
 
-    platform = "sklearn"
-
-    def __init__(self, estimator: Any, method: str) -> None:
+    def __init__(self, estimator: Any, options: PredictorOptions, platform: str = "sklearn") -> None:
+        method = options.method
         if not callable(getattr(estimator, method, None)):
             raise FailedPrecondition(f"the model ({type(estimator).__name__}) has no {method}")
+        _limit_threads(estimator, options.threads)
+        self.platform = platform
+        self.keeps_rows = options.keeps_rows is not False
         self._call: Callable[[NDArray[Any]], Any] = getattr(estimator, method)
         self._method = method
         features = getattr(estimator, "n_features_in_", None)
@@ -39,20 +41,18 @@ class SklearnPredictor(Predictor):
         self._outputs = self._warm()
 
     @classmethod
-    def load(cls, path: Path, method: str) -> "SklearnPredictor":
-        """See Predictor. A pickle runs code: the caller has checked that the path may be trusted."""
-        file = path if path.is_file() else _model_file(path)
-        import joblib
-
-        try:
-            estimator = joblib.load(file)
-        except Exception as error:
-            raise FailedPrecondition(f"{file.name} cannot be loaded: {type(error).__name__}: {error}") from error
-        return cls(estimator, method)
-
-    def predict(self, data: NDArray[Any]) -> Any:
+    def load(cls, model: LocalModel, options: PredictorOptions) -> Predictor:
         """See Predictor."""
-        return self._call(data)
+        estimator = load_pickle(model, model.file(*SUFFIXES))
+        if options.convert_to:
+            from mlmesh_serving.predictors.conversion import converted
+
+            return converted(estimator, options)
+        return cls(estimator, options)
+
+    def predict(self, arrays: Arrays) -> Mapping[str, Any]:
+        """See Predictor."""
+        return self._named(self._call(only(arrays)))
 
     @property
     def inputs(self) -> list[TensorInfo]:
@@ -64,27 +64,32 @@ class SklearnPredictor(Predictor):
         """See Predictor."""
         return self._outputs
 
-    @property
-    def output_name(self) -> str:
-        """See Predictor."""
-        return self._method
+    def _named(self, result: Any) -> Mapping[str, Any]:
+        if isinstance(result, list):  # predict_proba of what has several targets: a matrix for each
+            return {f"{self._method}_{index}": matrix for index, matrix in enumerate(result)}
+        return {self._method: result.toarray() if hasattr(result, "toarray") else result}  # a sparse matrix
 
     def _warm(self) -> list[TensorInfo]:
         """Predicts two rows of zeros: what the first prediction pays for is paid now, and the outputs are known."""
         if not self._inputs:
             return []
         try:
-            output = as_tensor(self._method, self._call(np.zeros((2, self._inputs[0].shape[1]))))
+            results = self._named(self._call(np.zeros((2, self._inputs[0].shape[1]))))
+            outputs = [as_tensor(name, result) for name, result in results.items()]
         except Exception as error:  # zeros may mean nothing to the model
             logger.info("not warmed: %s", type(error).__name__)
             return []
-        return [TensorInfo(output.name, output.datatype, (-1, *output.data.shape[1:]))]
+        return [TensorInfo(output.name, output.datatype, (-1, *output.data.shape[1:])) for output in outputs]
 
 
-def _model_file(folder: Path) -> Path:
-    found = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
-    if len(found) != 1:
-        raise FailedPrecondition(
-            f"the folder must hold exactly one model file ({', '.join('*' + s for s in _SUFFIXES)}), got {len(found)}"
-        )
-    return check_inside(folder, found[0])
+def _limit_threads(estimator: Any, threads: int) -> None:
+    """Limits the threads of the numeric libraries in this process, and of the estimator itself."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=threads)
+    get_params = getattr(estimator, "get_params", None)
+    if get_params is None:
+        return
+    with contextlib.suppress(Exception):  # estimators of others: what they do not take is left as it is
+        known = get_params(deep=True)
+        estimator.set_params(**{name: threads for name in known if name == "n_jobs" or name.endswith("__n_jobs")})

@@ -1,21 +1,26 @@
 """REST v2: the Open Inference Protocol, with binary tensor data and the model repository extension."""
 
+import asyncio
 from typing import Any
 
 import orjson
 from mlmesh_kit.access import PUBLIC, Access
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.http import route
+from mlmesh_kit.raw_routes import RawRequest, RawResponse, RawRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from mlmesh_serving import __version__
 from mlmesh_serving.access import RESOURCE
-from mlmesh_serving.backend import Door, WireRequest
+from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
+from mlmesh_serving.futures import mapped
+from mlmesh_serving.headers import LazyHeaders
 from mlmesh_serving.repository import State
 
+_MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 _HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -24,7 +29,7 @@ def json_response(content: Any, status_code: int = 200) -> Response:
     return Response(orjson.dumps(content), status_code, media_type="application/json")
 
 
-def namespace_of_path(request: Request) -> str:
+def namespace_of_path(request: Request | RawRequest) -> str:
     """Reads the namespace from the model's name in the path."""
     return split_model_name(request.path_params["model"])[0]
 
@@ -71,16 +76,6 @@ def v2_routes(plane: DataPlane) -> list[Route]:
         is_ready = plane.is_ready(name, request.path_params.get("version", ""))
         return json_response({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
-    async def infer(request: Request) -> Response:
-        content = await read_body(request)
-        length = _json_length(content, request.headers.get(_HEADER_LENGTH))
-        asked = WireRequest(Door.REST_V2, request.path_params["model"], content, length)
-        answer = await plane.submit(asked, request.path_params.get("version", ""))
-        if answer.json_length is None:
-            return Response(answer.body, media_type="application/json")
-        headers = {"Inference-Header-Content-Length": str(answer.json_length)}
-        return Response(answer.body, media_type="application/octet-stream", headers=headers)
-
     async def index(request: Request) -> Response:
         content = await read_body(request)
         body = _parse(content)
@@ -89,7 +84,7 @@ def v2_routes(plane: DataPlane) -> list[Route]:
                 {
                     "name": served.stored.name,
                     "version": str(served.ready_revision or served.stored.revision),
-                    "state": "READY" if served.revision is not None else _STATES[served.state],
+                    "state": "READY" if served.is_answering else _STATES[served.state],
                     "reason": served.message,
                 }
                 for served in plane.index(ready_only=isinstance(body, dict) and bool(body.get("ready")))
@@ -109,7 +104,6 @@ def v2_routes(plane: DataPlane) -> list[Route]:
         return json_response({})
 
     get = Access("get", RESOURCE, namespace_of_path)
-    run = Access("infer", RESOURCE, namespace_of_path)
     change = Access("update", RESOURCE, namespace_of_path)
     routes = [
         route("/v2", server_metadata, access=PUBLIC),
@@ -119,13 +113,29 @@ def v2_routes(plane: DataPlane) -> list[Route]:
         route("/v2/repository/models/{model}/load", load, access=change, methods=["POST"]),
         route("/v2/repository/models/{model}/unload", unload, access=change, methods=["POST"]),
     ]
-    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        routes += [
-            route(path, model_metadata, access=get),
-            route(f"{path}/ready", model_ready, access=get),
-            route(f"{path}/infer", infer, access=run, methods=["POST"]),
-        ]
+    for path in _MODEL_PATHS:
+        routes += [route(path, model_metadata, access=get), route(f"{path}/ready", model_ready, access=get)]
     return routes
+
+
+def v2_raw_routes(plane: DataPlane) -> list[RawRoute]:
+    """Makes the routes of `/v2` that answer tensors."""
+
+    def infer(request: RawRequest) -> "asyncio.Future[RawResponse]":
+        parameters = request.path_params
+        length = _json_length(request.body, request.headers.get(_HEADER_LENGTH))
+        headers = LazyHeaders(request.headers.items)
+        asked = WireRequest(Door.REST_V2, parameters["model"], request.body, length, headers)
+        return mapped(plane.submit(asked, parameters.get("version", "")), _response)
+
+    return [RawRoute(f"{path}/infer", infer, Access("infer", RESOURCE, namespace_of_path)) for path in _MODEL_PATHS]
+
+
+def _response(answer: WireAnswer) -> RawResponse:
+    if answer.json_length is None:
+        return RawResponse(answer.body)
+    headers = (("Inference-Header-Content-Length", str(answer.json_length)),)
+    return RawResponse(answer.body, "application/octet-stream", headers)
 
 
 _STATES = {

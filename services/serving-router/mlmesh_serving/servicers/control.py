@@ -9,7 +9,12 @@ from mlmesh_kit.paging import decode_page_token, encode_page_token
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2_grpc
 
-from mlmesh_serving.repository import ModelRepository, Served, State
+from mlmesh_serving.repository import ModelRepository, Served
+from mlmesh_serving.servicers.status import revision_message, status_of
+from mlmesh_serving.servicers.traffic_messages import read_traffic
+from mlmesh_serving.store import StoredService
+from mlmesh_serving.traffic.control import TrafficControl
+from mlmesh_serving.traffic.rollout import Rollout
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PAGE = 1000
@@ -23,11 +28,13 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
     Args:
         repository: Keeps and loads them.
         default_namespace: Whose models go by their plain names.
+        control: Spreads requests over revisions.
     """
 
-    def __init__(self, repository: ModelRepository, default_namespace: str) -> None:
+    def __init__(self, repository: ModelRepository, default_namespace: str, control: TrafficControl) -> None:
         self._repository = repository
         self._default_namespace = default_namespace
+        self._control = control
 
     async def CreateInferenceService(
         self, request: pb.CreateInferenceServiceRequest, context: Any
@@ -45,9 +52,7 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
         self, request: pb.ListInferenceServicesRequest, context: Any
     ) -> pb.ListInferenceServicesResponse:
         namespace = _namespace(request.parent)
-        if not 0 <= request.page_size <= MAX_PAGE:
-            raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
-        size = request.page_size or DEFAULT_PAGE
+        size = _page_size(request.page_size)
         after = decode_page_token(request.page_token, namespace) or ""
         mine = [s for s in self._repository.list() if s.stored.namespace == namespace and s.stored.name > after]
         response = pb.ListInferenceServicesResponse(inference_services=[self._proto(s) for s in mine[:size]])
@@ -71,34 +76,59 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
         await self._repository.delete(parts["namespace"], parts["name"])
         return empty_pb2.Empty()
 
-    def _proto(self, served: Served) -> pb.InferenceService:
-        stored = served.stored
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Any) -> pb.ListRevisionsResponse:
+        namespace, name = _service(request.parent, "parent")
+        size = _page_size(request.page_size)
+        before = decode_page_token(request.page_token, request.parent)
+        rollout = self._control.rollout(namespace, name)
+        found = await self._control.revisions(namespace, name, before, size + 1)
+        response = pb.ListRevisionsResponse(revisions=[revision_message(each, rollout) for each in found[:size]])
+        if len(found) > size:
+            response.next_page_token = encode_page_token(found[size - 1].number, request.parent)
+        return response
+
+    async def GetRevision(self, request: pb.GetRevisionRequest, context: Any) -> pb.Revision:
+        parts = parse_resource(request.name, f"{_PATTERN}/revisions/{{revision}}")
+        found = await self._control.revision(parts["namespace"], parts["name"], parts["revision"])
+        return revision_message(found, self._control.rollout(found.namespace, found.name))
+
+    async def SetTraffic(self, request: pb.SetTrafficRequest, context: Any) -> pb.InferenceService:
+        namespace, name = _service(request.name)
+        control = self._control
+        traffic = read_traffic(request.traffic, lambda revision: control.number(namespace, name, revision))
+        return self._message(*await control.set_traffic(namespace, name, traffic))
+
+    async def Promote(self, request: pb.PromoteRequest, context: Any) -> pb.InferenceService:
+        return self._message(*await self._control.promote(*_service(request.name), request.revision))
+
+    async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.InferenceService:
+        return self._message(*await self._control.roll_back(*_service(request.name), request.revision))
+
+    def _model(self, stored: StoredService) -> str:
         plain = stored.namespace == self._default_namespace
-        model = stored.name if plain else f"{stored.namespace}.{stored.name}"
-        result = pb.InferenceService(
+        return stored.name if plain else f"{stored.namespace}.{stored.name}"
+
+    def _message(self, stored: StoredService, rollout: Rollout[Any] | None) -> pb.InferenceService:
+        made = pb.InferenceService(
             name=f"namespaces/{stored.namespace}/inferenceservices/{stored.name}",
-            status=pb.InferenceServiceStatus(
-                conditions=[_condition(kind, served) for kind in ("PredictorReady", "Ready")],
-                url=f"/v2/models/{model}",
-                latest_created_revision=stored.revision,
-                latest_ready_revision=served.ready_revision,
-                model_name=model,
-            ),
+            status=status_of(stored, rollout, self._model(stored)),
         )
-        result.manifest.update(stored.manifest)
-        return result
+        made.manifest.update(stored.manifest)
+        return made
+
+    def _proto(self, served: Served) -> pb.InferenceService:
+        return self._message(served.stored, self._control.rollout(served.stored.namespace, served.stored.name))
 
 
-def _condition(kind: str, served: Served) -> pb.Condition:
-    status, reason = {
-        State.READY: ("True", "Loaded"),
-        State.LOADING: ("Unknown", "Loading"),
-        State.FAILED: ("False", "LoadFailed"),
-        State.UNLOADED: ("False", "Unloaded"),
-    }[served.state]
-    condition = pb.Condition(type=kind, status=status, reason=reason, message=served.message)
-    condition.last_transition_time.FromMicroseconds(int(served.since * 1e6))
-    return condition
+def _service(name: str, field: str = "name") -> tuple[str, str]:
+    parts = parse_resource(name, _PATTERN, field)
+    return parts["namespace"], parts["name"]
+
+
+def _page_size(asked: int) -> int:
+    if not 0 <= asked <= MAX_PAGE:
+        raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
+    return asked or DEFAULT_PAGE
 
 
 def _namespace(parent: str) -> str:
@@ -108,10 +138,19 @@ def _namespace(parent: str) -> str:
 def _manifest(manifest: struct_pb2.Struct) -> dict[str, Any]:
     if manifest.ByteSize() > MAX_MANIFEST_BYTES:
         raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-    found: dict[str, Any] = json_format.MessageToDict(manifest)
+    found: dict[str, Any] = _with_integers(json_format.MessageToDict(manifest))
     if not found:
         raise InvalidArgument("must hold an InferenceService", field="manifest")
     return found
+
+
+def _with_integers(value: Any) -> Any:
+    """Writes whole numbers as such: in a Struct every number is a double."""
+    if isinstance(value, dict):
+        return {key: _with_integers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_namespace(manifest: dict[str, Any], namespace: str) -> None:

@@ -14,6 +14,8 @@ from mlmesh_serving.access import RESOURCE
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.codecs.scan import read_head
 from mlmesh_serving.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, split_model_name
+from mlmesh_serving.futures import mapped
+from mlmesh_serving.headers import LazyHeaders
 from mlmesh_serving.repository import State
 
 if TYPE_CHECKING:
@@ -59,8 +61,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     def infer(self, body: bytes, call: "UnaryCall") -> "asyncio.Future[bytes]":
         """ModelInfer, as bytes: what is asked, and of whom, is all that is read of them here."""
         head = read_head(body)
-        request = WireRequest(Door.GRPC, head.model, body, deadline=call.deadline)
-        return body_of(self._plane.submit(request, head.version))
+        headers = LazyHeaders(lambda: call.metadata)
+        request = WireRequest(Door.GRPC, head.model, body, headers=headers, deadline=call.deadline)
+        return mapped(self._plane.submit(request, head.version), _body)
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Any
@@ -68,7 +71,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         async for request in request_iterator:
             try:
                 namespace = await arequire("infer", RESOURCE, split_model_name(request.model_name)[0])
-                wire = WireRequest(Door.GRPC, request.model_name, request.SerializeToString())
+                headers = LazyHeaders(context.invocation_metadata)
+                wire = WireRequest(Door.GRPC, request.model_name, request.SerializeToString(), headers=headers)
                 answer = await self._plane.submit(wire, request.model_version, namespace)
                 found = oip.ModelInferResponse.FromString(answer.body)
                 yield oip.ModelStreamInferResponse(infer_response=found)
@@ -80,11 +84,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         _only_repository(request.repository_name)
         response = oip.RepositoryIndexResponse()
         for served in self._plane.index(ready_only=request.ready):
-            state = "READY" if served.revision is not None else "UNAVAILABLE"
+            state = "READY" if served.is_answering else "UNAVAILABLE"
             response.models.add(
                 name=served.stored.name,  # found again by it: the caller's default namespace is listed
                 version=str(served.ready_revision or served.stored.revision),
-                state="LOADING" if served.state is State.LOADING and served.revision is None else state,
+                state="LOADING" if served.state is State.LOADING and not served.is_answering else state,
                 reason=served.message,
             )
         return response
@@ -116,26 +120,5 @@ def namespace_of(body: bytes) -> str:
     return split_model_name(read_head(body).model)[0]
 
 
-def body_of(answer: "asyncio.Future[WireAnswer]") -> "asyncio.Future[bytes]":
-    """Gives the bytes of an answer; whoever cancels that gives the request up."""
-    body: asyncio.Future[bytes] = answer.get_loop().create_future()
-
-    def settle(_: object) -> None:
-        if body.done():
-            return
-        if answer.cancelled():
-            body.cancel()
-            return
-        error = answer.exception()
-        if error is None:
-            body.set_result(answer.result().body)
-        else:
-            body.set_exception(error)
-
-    def give_up(_: object) -> None:
-        if body.cancelled():
-            answer.cancel()
-
-    answer.add_done_callback(settle)
-    body.add_done_callback(give_up)
-    return body
+def _body(answer: WireAnswer) -> bytes:
+    return answer.body

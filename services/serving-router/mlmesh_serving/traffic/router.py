@@ -8,6 +8,7 @@ from mlmesh_kit.errors import NotFound, ServiceError, Unavailable
 from prometheus_client import Counter
 
 from mlmesh_serving.backend import Backend, WireAnswer, WireRequest
+from mlmesh_serving.traffic.names import revision_number
 from mlmesh_serving.traffic.split import Split
 
 SHADOW_TOTAL = Counter(
@@ -113,7 +114,7 @@ class Router:
             raise Unavailable(f"model {self._model!r} is not ready: {self._why}", retry_after_seconds=1)
         shares = table.split.shares
         if version:
-            revision = shares.tags.get(version) or _number(version, self._model)
+            revision = shares.tags.get(version) or revision_number(self._model.rpartition(".")[2], version)
         else:
             revision = max(shares.percents, key=lambda number: (shares.percents[number], number))
         backend = table.backends.get(revision)
@@ -144,10 +145,3 @@ class Router:
 
 def _failed(answer: "asyncio.Future[WireAnswer]") -> bool:
     return answer.cancelled() or answer.exception() is not None
-
-
-def _number(version: str, model: str) -> int:
-    """Reads `3` or `NAME-00003`; 0: it is neither."""
-    name = model.rpartition(".")[2]
-    digits = version.removeprefix(f"{name}-") if version.startswith(f"{name}-") else version
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0

@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +79,7 @@ class WorkerHost:
         model: str,
         plan: bytes,
         modules: Sequence[str],
+        env: Mapping[str, str],
         answered: Callable[[Entry], None],
         lost: Callable[[Worker], None],
     ) -> Worker:
@@ -88,6 +89,7 @@ class WorkerHost:
             model: For logs.
             plan: What it loads, serialized.
             modules: That the helper it is forked from has imported.
+            env: Variables beside those that all workers have; what libraries read on import has been read.
             answered: See `Worker`.
             lost: See `Worker`.
 
@@ -99,7 +101,7 @@ class WorkerHost:
         worker = Worker(plan, _make_mark(mark), answered, lost, asyncio.get_running_loop())
         self._expected[token] = worker
         try:
-            worker.process = await self._fork(model, modules, token, mark, log)
+            worker.process = await self._fork(model, modules, env, token, mark, log)
             watching = asyncio.create_task(_watch(worker, worker.process), name="worker")
             watching.add_done_callback(_done)
             async with asyncio.timeout(self._start_seconds):
@@ -122,7 +124,9 @@ class WorkerHost:
         self._tickers.add(function)
         return lambda: self._tickers.discard(function)
 
-    async def _fork(self, model: str, modules: Sequence[str], token: str, mark: Path, log: Path) -> Process:
+    async def _fork(
+        self, model: str, modules: Sequence[str], env: Mapping[str, str], token: str, mark: Path, log: Path
+    ) -> Process:
         loop = asyncio.get_running_loop()
         os.mkfifo(log, 0o600)
         reader = os.fdopen(os.open(log, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)
@@ -138,7 +142,7 @@ class WorkerHost:
                         token,
                     ],
                     cwd=self._folder,
-                    env=self._environment,
+                    env={**self._environment, **env},
                     log_path=log,
                     limits=Limits(oom_score=_OOM_SCORE),
                     name=model,

@@ -1,10 +1,10 @@
 """What a worker is told to load, and what it tells of it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from mlmesh_serving.datatypes import Limits, TensorInfo
 from mlmesh_serving.manifest import InferenceServiceSpec
-from mlmesh_serving.tensor import Limits, TensorInfo
+from mlmesh_serving.storage import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,17 @@ class ChainFiles:
 
     Attributes:
         predictor: The model file, or its folder.
+        code: What a model that is a class of the user's is made by; None: nothing of its own.
         preprocessor: Folder of the module; None: there is no such stage.
         postprocessor: As `preprocessor`.
+        transformer: As `preprocessor`.
     """
 
-    predictor: Path
-    preprocessor: Path | None = None
-    postprocessor: Path | None = None
+    predictor: LocalModel
+    code: LocalModel | None = None
+    preprocessor: LocalModel | None = None
+    postprocessor: LocalModel | None = None
+    transformer: LocalModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,10 @@ class Loaded:
         platform: As the protocol's metadata names it.
         inputs: What it takes; empty: not known.
         outputs: What it gives; empty: not known.
+        digest: SHA-256 of the model's content in hexadecimal; empty: not known.
     """
 
     platform: str
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+    digest: str = ""

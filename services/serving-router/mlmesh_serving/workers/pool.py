@@ -4,7 +4,7 @@ import asyncio
 import logging
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlmesh_kit.errors import ResourceExhausted, Unavailable
@@ -51,6 +51,7 @@ class WorkerPool:
         plan: What they load.
         modules: That they need, imported in advance.
         limits: What they may take.
+        env: Environment variables beside those that all workers have.
         model: Its name, for logs.
     """
 
@@ -61,6 +62,7 @@ class WorkerPool:
         *,
         modules: Sequence[str] = (),
         limits: PoolLimits | None = None,
+        env: Mapping[str, str] | None = None,
         model: str = "",
     ) -> None:
         self.model = model or plan.spec.name
@@ -69,6 +71,7 @@ class WorkerPool:
         self._plan = pickle.dumps(plan)
         self._modules = tuple(modules)
         self._limits = limits or PoolLimits()
+        self._env = dict(env or {})
         self._supervisors: list[Supervisor] = []
         self._workers: list[Worker] = []  # those that take requests
         self._all: set[Worker] = set()
@@ -142,7 +145,7 @@ class WorkerPool:
 
     async def spawn(self) -> Worker:
         """See Group."""
-        worker = await self._host.start(self.model, self._plan, self._modules, self._answered, self._lost)
+        worker = await self._host.start(self.model, self._plan, self._modules, self._env, self._answered, self._lost)
         self.loaded = worker.loaded.result()
         return worker
 

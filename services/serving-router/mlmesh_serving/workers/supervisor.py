@@ -102,10 +102,11 @@ class Supervisor:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
             try:
                 return await self._group.spawn()
-            except (ServiceError, OSError) as error:
-                logger.warning(
-                    "a worker could not be started again", extra={"model": self._group.model, "why": str(error)}
-                )
+            except ServiceError as error:
+                why = {"model": self._group.model, "why": error.message}
+                logger.warning("a worker could not be started again", extra=why)
+            except Exception:
+                logger.exception("a worker could not be started again", extra={"model": self._group.model})
             failures += 1
 
     def _retire(self, worker: Worker) -> None:

@@ -1,7 +1,6 @@
 """One worker process, as the router sees it."""
 
 import asyncio
-import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from mlmesh_kit.errors import FailedPrecondition, ServiceError, Unavailable
 from mlmesh_kit.launch import ExitStatus, Process
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
-from mlmesh_serving.tensor import TensorInfo
+from mlmesh_serving.datatypes import TensorInfo
 from mlmesh_serving.workers import frames
 from mlmesh_serving.workers.faults import decode_fault
 from mlmesh_serving.workers.plan import Loaded
@@ -161,7 +160,7 @@ class Worker:
         return lost, untouched
 
     def overdue(self, now: float, timeout_seconds: float, grace_seconds: float) -> bool:
-        """Tells whether it is at a request for much longer than it may.
+        """Tells whether it is at a request for much longer than it may, or has not even begun the first it has.
 
         Args:
             now: Loop's time.
@@ -169,11 +168,11 @@ class Worker:
             grace_seconds: How much longer than that, or than its deadline.
         """
         (begun,) = frames.MARK.unpack_from(self._mark)
-        for number, entry in self.pending.items():
-            if number > begun:
+        for position, (number, entry) in enumerate(self.pending.items()):
+            if position and number > begun:
                 return False
             until = entry.since + timeout_seconds
-            if entry.request.deadline is not None:
+            if entry.request.deadline is not None and number <= begun:
                 until = min(until, entry.request.deadline)
             if now > until + grace_seconds:
                 return True
@@ -211,8 +210,6 @@ class Worker:
             except TimeoutError:
                 self.kill("did not end when it was asked to")
                 await self.process.wait()
-        with contextlib.suppress(BufferError):
-            self._mark.close()
 
     def _settle_loading(self, code: int, body: bytes) -> None:
         if self.loaded.done():

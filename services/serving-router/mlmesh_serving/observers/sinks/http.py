@@ -2,25 +2,60 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from mlmesh_kit.errors import ServiceError
 
 from mlmesh_serving.observers.cloudevent import CloudEvent
 from mlmesh_serving.observers.queue import BoundedQueue
 from mlmesh_serving.observers.sinks.base import ATTEMPTS, Outcome, wait_seconds
+from mlmesh_serving.remote.hosts import AllowedHosts
 
 _SENDERS = 4
 _AGAIN = frozenset({408, 425, 429})
 
 
+class _Resolver(AbstractResolver):
+    """Gives those addresses of a name that may be connected to."""
+
+    def __init__(self, hosts: AllowedHosts) -> None:
+        self._hosts = hosts
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """See AbstractResolver."""
+        try:
+            addresses = await self._hosts.resolve(host, port)
+        except ServiceError as error:
+            raise OSError(error.message) from error
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        """See AbstractResolver."""
+
+
 class HttpSink:
     """Sends events, several at a time, and again when that fails.
 
-    No redirect is followed: where it leads to was never allowed.
+    No redirect is followed: where it leads to was never allowed. A name's address is checked when it is connected to.
 
     Args:
         url: Where to.
+        hosts: That may be connected to.
         told: Is told what became of each event.
         max_items: Events that may wait.
         max_bytes: Bytes of their data.
@@ -30,12 +65,14 @@ class HttpSink:
     def __init__(
         self,
         url: str,
+        hosts: AllowedHosts,
         told: Callable[[Outcome], None],
         max_items: int = 1000,
         max_bytes: int = 16 << 20,
         timeout_seconds: float = 5.0,
     ) -> None:
         self._url = url
+        self._hosts = hosts
         self._told = told
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._queue: BoundedQueue[CloudEvent] = BoundedQueue(max_items, max_bytes)
@@ -54,8 +91,9 @@ class HttpSink:
 
     async def run(self) -> None:
         """See Sink."""
+        connector = aiohttp.TCPConnector(resolver=_Resolver(self._hosts), limit=_SENDERS)
         async with (
-            aiohttp.ClientSession(timeout=self._timeout, auto_decompress=False) as session,
+            aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=False) as session,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(_SENDERS):

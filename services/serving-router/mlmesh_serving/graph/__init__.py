@@ -1,0 +1,1 @@
+"""InferenceGraphs (serving.kserve.io/v1alpha1): several models behind one request."""

@@ -1,0 +1,1 @@
+"""Servers elsewhere that speak the Open Inference Protocol or OpenAI's, as backends of ours."""
