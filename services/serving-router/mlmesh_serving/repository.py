@@ -24,7 +24,18 @@ from mlmesh_serving.traffic.router import Router
 Key = tuple[str, str]
 T = TypeVar("T")
 
-SERVED = frozenset({Feature.BATCHER, Feature.CANARY, Feature.ENV, Feature.REMOTE, Feature.TRANSFORMER})
+SERVED = frozenset(
+    {
+        Feature.BATCHER,
+        Feature.CANARY,
+        Feature.DETECTORS,
+        Feature.ENV,
+        Feature.EXPLAINER,
+        Feature.LOGGER,
+        Feature.REMOTE,
+        Feature.TRANSFORMER,
+    }
+)
 """What this process serves beyond models that answer."""
 
 
@@ -99,6 +110,7 @@ class ModelRepository:
         storage: Where models come from.
         load: Loads a revision.
         stages: Checks stages that are elsewhere.
+        check: Refuses a manifest for what is beside its predictions.
         grace_seconds: What requests in flight get when their revision goes.
     """
 
@@ -109,12 +121,14 @@ class ModelRepository:
         load: Callable[[StoredRevision, InferenceServiceSpec], Coroutine[Any, Any, Revision]],
         stages: RemoteStages,
         grace_seconds: float = 10.0,
+        check: Callable[[InferenceServiceSpec], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._storage = storage
         self._load = load
         self._grace_seconds = grace_seconds
         self._stages = stages
+        self._check = check
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -142,6 +156,7 @@ class ModelRepository:
         spec = parse_manifest(manifest, FORMAT_NAMES, SERVED)
         check_storage(spec, self._storage)
         self._stages.check(spec)
+        self._check(spec)
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:
