@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition
 from mlmesh_serving.observers.detectors.conformal import ConformalTest
@@ -18,6 +18,8 @@ from mlmesh_serving.observers.detectors.two_sample import chi_squared, kolmogoro
 from mlmesh_serving.observers.spec import Detection
 from mlmesh_serving.tensor import Tensor, as_tensor
 from scipy import stats
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine may be busy
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -83,6 +85,7 @@ def test_kolmogorov_smirnov_is_scipys():
 # --- several features ---
 
 
+@patient
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=40),
     st.floats(0.001, 0.3),

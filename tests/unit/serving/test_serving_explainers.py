@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from mlmesh_serving.explainers.importance import PermutationImportance
@@ -13,6 +13,10 @@ from mlmesh_serving.manifest import Feature, parse_manifest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from support.predicting_backend import by_columns
+
+patient = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a machine may be busy
 
 RANDOM = np.random.default_rng(0)
 BACKGROUND = RANDOM.normal(size=(40, 4))
@@ -59,7 +63,7 @@ def test_the_linear_algorithm_gives_the_analytic_values(fitted):
     np.testing.assert_allclose(found["values"][:, :, 0], ANALYTIC, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@patient
 @given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from(["kernel", "permutation"]))
 def test_values_and_base_add_up_whatever_the_model(seed, outputs, algorithm):
     random = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ import contextlib
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
@@ -19,6 +19,8 @@ from mlmesh_serving.observers.settings import ObserverSettings
 from mlmesh_serving.observers.spec import Detection, read_detection
 from mlmesh_serving.observers.subject import Subject
 from support.revision_backend import FakeBackend
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine may be busy
 
 
 def logger(url: str = "http://127.0.0.1:1/", mode: LoggerMode = LoggerMode.ALL) -> LoggerSpec:
@@ -37,6 +39,7 @@ def dropped(model: str, consumer: str, reason: str) -> float:
     return metrics.DROPPED.labels("default", model, consumer, reason)._value.get()
 
 
+@patient
 @given(
     st.lists(st.one_of(st.integers(0, 40), st.none()), max_size=60),
     st.integers(1, 8),
@@ -61,6 +64,7 @@ def test_the_queue_keeps_its_bounds_and_the_order(steps, max_items, max_bytes, s
         assert (len(queue), queue.bytes) == (len(kept), sum(size for _, size in kept))
 
 
+@patient
 @given(
     st.sampled_from(Door),
     st.binary(max_size=50),
@@ -77,6 +81,7 @@ def test_an_observation_is_read_as_it_was_packed(door, body, answer, length, hea
     assert found.request.headers == {key: value for key, value in headers.items() if key == "ce-id"}
 
 
+@patient
 @given(st.binary(max_size=120))
 def test_random_bytes_are_no_observation(data):
     with contextlib.suppress(ValueError):

@@ -5,17 +5,20 @@ import base64
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlmesh_protos.inference import grpc_service_pb2 as oip
 from mlmesh_serving.backend import Door, WireAnswer, WireRequest
 from mlmesh_serving.manifest import LoggerMode, LoggerSpec
 from mlmesh_serving.observers.cloudevent import CloudEvent
-from mlmesh_serving.observers.observation import Observation, answer_tensors, request_tensors
+from mlmesh_serving.observers.contents import answer_tensors, request_tensors
+from mlmesh_serving.observers.observation import Observation
 from mlmesh_serving.observers.payload_logger import PayloadLogger, event_id
 from mlmesh_serving.observers.redaction import Redaction
 from mlmesh_serving.observers.subject import Subject
 from mlmesh_serving.tensor import Limits
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine may be busy
 
 LIMITS = Limits(max_elements=1000, max_tensors=8)
 V1 = WireRequest(Door.REST_V1, "iris", b'{"instances": [[1, 2]]}')
@@ -77,6 +80,7 @@ def test_headers_and_annotations_go_along_but_never_secrets():
     assert header.isascii() and " " not in header and '"' not in header
 
 
+@patient
 @given(st.text(max_size=40))
 def test_every_attribute_survives_an_http_header(text):
     from urllib.parse import unquote
@@ -164,6 +168,7 @@ def test_where_fields_cannot_be_found_nothing_is_logged(request_):
     assert events(request_, redaction=Redaction(fields=["ssn"])) == []
 
 
+@patient
 @given(st.sampled_from(Door), st.binary(max_size=80), st.one_of(st.none(), st.integers(0, 80)))
 def test_any_bytes_can_be_logged(door, body, length):
     request = WireRequest(door, "iris", body, length)

@@ -20,8 +20,7 @@ from mlmesh_kit.launch import Launcher, Limits
 from mlmesh_serving.backend import WireAnswer, WireRequest
 from mlmesh_serving.companion import FrameProtocol, frame, start_companion
 from mlmesh_serving.observers import kinds, metrics
-from mlmesh_serving.observers.observation import pack
-from mlmesh_serving.observers.payload_logger import ID_HEADER
+from mlmesh_serving.observers.observation import ID_HEADER, pack
 from mlmesh_serving.observers.places import AllowedPlaces
 from mlmesh_serving.observers.queue import BoundedQueue
 from mlmesh_serving.observers.settings import ObserverSettings

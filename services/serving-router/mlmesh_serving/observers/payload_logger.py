@@ -10,12 +10,12 @@ import orjson
 
 from mlmesh_serving.manifest import LoggerMode, LoggerSpec
 from mlmesh_serving.observers.cloudevent import JSON, REQUEST, RESPONSE, CloudEvent
-from mlmesh_serving.observers.observation import Observation, answer_content, request_content
+from mlmesh_serving.observers.contents import answer_content, request_content
+from mlmesh_serving.observers.observation import ID_HEADER, Observation
 from mlmesh_serving.observers.redaction import Redaction
 from mlmesh_serving.observers.subject import Subject
 from mlmesh_serving.tensor import Limits
 
-ID_HEADER = "ce-id"
 _MAX_ID = 256
 
 

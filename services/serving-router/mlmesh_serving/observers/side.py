@@ -26,9 +26,10 @@ from mlmesh_serving.companion import FrameProtocol, frame
 from mlmesh_serving.manifest import LoggerSpec
 from mlmesh_serving.observers import kinds
 from mlmesh_serving.observers.cloudevent import DRIFT, JSON, OUTLIER, CloudEvent
+from mlmesh_serving.observers.contents import answer_tensors, request_tensors
 from mlmesh_serving.observers.detectors.detector import Detector, Result, kept_file
 from mlmesh_serving.observers.detectors.results import DriftResult
-from mlmesh_serving.observers.observation import Observation, answer_tensors, request_tensors, unpack
+from mlmesh_serving.observers.observation import Observation, unpack
 from mlmesh_serving.observers.payload_logger import PayloadLogger, event_id
 from mlmesh_serving.observers.places import AllowedPlaces
 from mlmesh_serving.observers.queue import BoundedQueue
