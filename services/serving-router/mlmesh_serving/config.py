@@ -5,15 +5,15 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from mlmesh_serving.observers.config import BesideSettings
 from mlmesh_serving.protection.admission import AdmissionLimits
 from mlmesh_serving.protection.front import FrontSettings
-from mlmesh_serving.remote.settings import RemoteSettings
 from mlmesh_serving.scaling.activator import QueueLimits
 from mlmesh_serving.scaling.spec import AutoscalerSettings
 from mlmesh_serving.storage import StorageConfig
 
 
-class Settings(RemoteSettings):
+class Settings(BesideSettings):
     """Each is read from `MLMESH_SERVING_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix="MLMESH_SERVING_", extra="ignore", protected_namespaces=())

@@ -6,7 +6,7 @@ Source: https://github.com/kserve/open-inference-protocol
 import asyncio
 from dataclasses import dataclass
 
-from mlmesh_kit.errors import FailedPrecondition, NotFound
+from mlmesh_kit.errors import FailedPrecondition, NotFound, Unimplemented
 from mlmesh_kit.identity import current_caller
 
 from mlmesh_serving.backend import WireAnswer, WireRequest
@@ -58,6 +58,23 @@ class DataPlane:
             ResourceExhausted: Too many requests are in flight.
         """
         return self._repository.get(*self._key(request.model, namespace)).router().submit(request, version)
+
+    async def explain(self, request: WireRequest, version: str = "") -> WireAnswer:
+        """Explains what a model answers.
+
+        Args:
+            request: For an explanation.
+            version: Number, name or tag of a revision; empty: the one that answers.
+
+        Raises:
+            NotFound, Unavailable: See `ModelRepository.ready`.
+            Unimplemented: The model has no explainer.
+            ResourceExhausted: It is busy.
+        """
+        explainer = self._repository.ready(*self._key(request.model), version).explainer
+        if explainer is None:
+            raise Unimplemented(f"model {request.model!r} has no explainer")
+        return await explainer.submit(request)
 
     def is_ready(self, model: str, version: str = "") -> bool:
         """Tells whether a model answers.

@@ -30,7 +30,10 @@ SERVED = frozenset(
         Feature.BATCHER,
         Feature.CANARY,
         Feature.CONCURRENCY,
+        Feature.DETECTORS,
         Feature.ENV,
+        Feature.EXPLAINER,
+        Feature.LOGGER,
         Feature.REMOTE,
         Feature.TIMEOUT,
         Feature.TRANSFORMER,
@@ -110,6 +113,7 @@ class ModelRepository:
         storage: Where models come from.
         load: Loads a revision.
         stages: Checks stages that are elsewhere.
+        check: Refuses a manifest for what is beside its predictions.
         grace_seconds: What requests in flight get when their revision goes.
         forget: Told of a model that is gone: `namespace.name`.
     """
@@ -122,6 +126,7 @@ class ModelRepository:
         stages: RemoteStages,
         grace_seconds: float = 10.0,
         forget: Callable[[str], None] = lambda _: None,
+        check: Callable[[InferenceServiceSpec], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -129,6 +134,7 @@ class ModelRepository:
         self._grace_seconds = grace_seconds
         self._forget = forget
         self._stages = stages
+        self._check = check
         self._served: dict[Key, Served] = {}
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -157,6 +163,7 @@ class ModelRepository:
         check_storage(spec, self._storage)
         parse_protection(spec.annotations, "manifest.metadata.annotations")
         self._stages.check(spec)
+        self._check(spec)
         return spec
 
     async def create(self, namespace: str, manifest: Mapping[str, Any]) -> Served:

@@ -1,7 +1,7 @@
 """A revision of a model that can be asked: what answers for it, and what is known of it."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ class Revision:
         files: Keeps what was downloaded for it, for workers that are started later.
         openai: The predictor, where it is elsewhere and has OpenAI's routes.
         front: Stands before its workers; None: it has none.
+        explainer: Explains its answers; None: nothing does.
+        leave: Is called when it has ended: nobody looks at its predictions any more.
     """
 
     number: int
@@ -46,6 +48,8 @@ class Revision:
     files: ExitStack = field(default_factory=ExitStack)
     openai: RemoteBackend | None = None
     front: Front | None = None
+    explainer: Backend | None = None
+    leave: Callable[[], None] | None = None
 
     def set_reachable(self, reachable: bool) -> None:
         """See `traffic.rollout.LoadedRevision`."""
@@ -54,7 +58,11 @@ class Revision:
 
     async def close(self, grace_seconds: float) -> None:
         """Answers what is in flight, and ends."""
+        if self.explainer is not None:
+            await self.explainer.close(grace_seconds)
         await self.backend.close(grace_seconds)
+        if self.leave is not None:
+            self.leave()
         await asyncio.to_thread(self.files.close)
 
 

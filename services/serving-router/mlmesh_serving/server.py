@@ -13,24 +13,32 @@ from mlmesh_protos.mlmesh.serving.v1 import (
 )
 
 from mlmesh_serving.access import ACCESS
+from mlmesh_serving.beside import Beside
+from mlmesh_serving.companion import CompanionLauncher
 from mlmesh_serving.config import Settings
 from mlmesh_serving.dataplane import DataPlane
 from mlmesh_serving.datatypes import Limits
+from mlmesh_serving.explainers.backend import MODULE as EXPLAINER_MODULE
 from mlmesh_serving.graph.repository import GraphRepository
 from mlmesh_serving.graph.router import GraphRouter
 from mlmesh_serving.graph.store import GraphStore
+from mlmesh_serving.manifest import InferenceServiceSpec
+from mlmesh_serving.observers.observers import MODULE as OBSERVER_MODULE
+from mlmesh_serving.observers.observers import Observers
 from mlmesh_serving.protection.front import Fronts
 from mlmesh_serving.remote.stages import RemoteStages
 from mlmesh_serving.repository import ModelRepository
-from mlmesh_serving.revision import RevisionLoader
+from mlmesh_serving.revision import Revision, RevisionLoader
 from mlmesh_serving.routes import graph_routes, openai_routes, v1_raw_routes, v1_routes, v2_raw_routes, v2_routes
+from mlmesh_serving.routes.detectors import detector_routes
+from mlmesh_serving.routes.explain import explain_routes
 from mlmesh_serving.scaling.scaler import Scaler, ScalerSettings
 from mlmesh_serving.seeding import Seeding
 from mlmesh_serving.servicers.control import ControlServicer
 from mlmesh_serving.servicers.graph import InferenceGraphServicer
 from mlmesh_serving.servicers.inference import InferenceServicer, namespace_of
 from mlmesh_serving.storage import ModelStorage
-from mlmesh_serving.store import ServingStore
+from mlmesh_serving.store import ServingStore, StoredRevision
 from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.workers.host import WorkerHost
 from mlmesh_serving.workers.plan import Batching
@@ -64,7 +72,16 @@ def build(settings: Settings) -> ServiceDefinition:
         stages,
     )
     store = ServingStore(engine, settings.revisions_kept)
-    repository = ModelRepository(store, storage, loader.load, stages, settings.drain_seconds, fronts.forget)
+    watchers, explainers = CompanionLauncher(OBSERVER_MODULE), CompanionLauncher(EXPLAINER_MODULE)
+    observers = Observers(watchers, settings.observers(limits.max_elements, limits.max_tensors))
+    beside = Beside(
+        observers, explainers, storage, settings.service_dir / "explainers", settings.explainer_memory_bytes
+    )
+
+    async def load(stored: StoredRevision, spec: InferenceServiceSpec) -> Revision:
+        return await beside.attach(stored, spec, await loader.load(stored, spec))
+
+    repository = ModelRepository(store, storage, load, stages, settings.drain_seconds, fronts.forget, beside.check)
     plane = DataPlane(repository)
     inference = InferenceServicer(plane)  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     graphs = GraphRepository(GraphStore(engine), connections.hosts)
@@ -90,6 +107,8 @@ def build(settings: Settings) -> ServiceDefinition:
         ],
         access=ACCESS,
         http_routes=[
+            *explain_routes(plane.explain),
+            *detector_routes(observers),
             *v2_routes(plane),
             *v1_routes(plane),
             *graph_routes(graphs, graph_router),
@@ -99,6 +118,9 @@ def build(settings: Settings) -> ServiceDefinition:
             host.running,
             scaler.running,
             connections.running,
+            lambda: watchers,
+            lambda: explainers,
+            observers.running,
             repository.running,
             graphs.running,
             Seeding(repository, settings.default_namespace, settings.manifest).running,

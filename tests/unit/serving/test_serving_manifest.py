@@ -206,7 +206,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (predictor(batcher={"maxBatchSize": 0}), "spec.predictor.batcher.maxBatchSize"),
     (predictor(batcher={"maxDelay": 1}), "spec.predictor.batcher.maxDelay"),
     (predictor(logger={"mode": "some"}), "spec.predictor.logger.mode"),
-    (predictor(logger={"url": "file:///etc/passwd"}), "spec.predictor.logger.url"),
+    (predictor(logger={"url": "ftp://host/"}), "spec.predictor.logger.url"),
     (predictor(logger={"url": "http://user:secret@host/"}), "spec.predictor.logger.url"),
     (predictor(annotations={"a": 1}), "spec.predictor.annotations['a']"),
     (predictor(sklearn={"storageUri": "file:///m"}), "spec.predictor"),
@@ -256,7 +256,7 @@ def test_what_is_wrong_is_named(manifest: dict[str, Any], field: str) -> None:
         (model(env=[{"name": "A", "valueFrom": {}}]), "spec.predictor.model.env[0].valueFrom"),
         (with_spec(transformer={"containers": [{}]}), "spec.transformer.containers"),
         (with_spec(explainer={"art": {"type": "SquareAttack"}}), "spec.explainer.art"),
-        (predictor(logger={"storage": {}}), "spec.predictor.logger.storage"),
+        (predictor(logger={"storage": {"parameters": {"format": "csv"}}}), "spec.predictor.logger.storage"),
         (annotated(**{"class": "hpa.autoscaling.knative.dev"}), "autoscaling.knative.dev/class"),
     ],
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlmesh_kit.errors import InvalidArgument
+from mlmesh_kit.errors import FailedPrecondition, InvalidArgument
 from mlmesh_kit.names import check_name
 
 from mlmesh_serving.manifest import kubernetes
@@ -23,9 +23,9 @@ from mlmesh_serving.manifest.stages import parse_stage
 
 _MAX_HEADERS = 32
 _MAX_DETECTORS = 16
-_EXPLAINERS = ("shap", "permutation", "python", "remote")
+_EXPLAINERS = ("shap", "permutation", "occlusion", "python", "remote")
 _REFUSED_EXPLAINERS = dict.fromkeys(
-    ("art", "alibi", "aix"), "its server is a container; shap, permutation, python and remote are served"
+    ("art", "alibi", "aix"), "its server is a container; shap, permutation, occlusion, python and remote are served"
 )
 
 
@@ -39,18 +39,38 @@ def parse_logger(logger: Mapping[str, Any], where: str, annotations: Mapping[str
 
     Raises:
         InvalidArgument: Something is wrong, or not known.
-        FailedPrecondition: The log is to be written to a store.
+        FailedPrecondition: The log is to be written in another format than JSON.
     """
     only(logger, {"mode", "url", "metadataHeaders", "metadataAnnotations", "storage"}, where)
-    refuse(logger, {"storage": "events are sent to a url"}, where)
     chosen = as_texts(logger, "metadataAnnotations", where, most=_MAX_HEADERS)
     return LoggerSpec(
         mode=LoggerMode(as_choice(logger, "mode", where, list(LoggerMode), LoggerMode.ALL)),
-        url="" if logger.get("url") is None else as_url(logger, "url", where, ("http", "https")),
+        url=_sink(logger, where),
         metadata_headers=tuple(h.lower() for h in as_texts(logger, "metadataHeaders", where, most=_MAX_HEADERS)),
         metadata_annotations={key: annotations[key] for key in chosen if key in annotations},
         field=where,
+        storage_path=_storage_path(as_optional_object(logger, "storage", where), f"{where}.storage"),
     )
+
+
+def _sink(logger: Mapping[str, Any], where: str) -> str:
+    if logger.get("url") is None:
+        return ""
+    url = as_text(logger, "url", where)
+    if url.startswith("file:///") and url.isprintable():  # the one without a host
+        return url
+    return as_url(logger, "url", where, ("http", "https", "s3", "minio", "file"))
+
+
+def _storage_path(storage: Mapping[str, Any], where: str) -> str:
+    only(storage, {"path", "parameters", "key", "serviceAccountName"}, where)
+    parameters = as_optional_object(storage, "parameters", where)
+    if parameters.get("format", "json") != "json":
+        raise FailedPrecondition(f"{where}.parameters.format is not served: events are written as json")
+    path = as_optional_text(storage, "path", where).strip("/")
+    if ".." in path.split("/") or not path.isprintable():
+        raise InvalidArgument("must be a path without '..'", field=f"{where}.path")
+    return path
 
 
 def parse_detectors(spec: Mapping[str, Any], where: str) -> tuple[DetectorSpec, ...]:

@@ -185,9 +185,11 @@ class LoggerSpec:
 
     Attributes:
         mode: Which payloads.
-        url: Where they are sent, http(s); empty: where the service sends those of all models.
+        url: Where they are sent, http(s), or a folder that they are written to, file, s3 or minio; empty: where the
+            service sends those of all models.
         metadata_headers: Headers of a request that go with it, in lower case.
         metadata_annotations: Annotations of the InferenceService that go with it.
+        storage_path: Of a folder: the folder below that of the component.
         field: Where the manifest says so, for messages.
     """
 
@@ -196,6 +198,7 @@ class LoggerSpec:
     metadata_headers: tuple[str, ...]
     metadata_annotations: Mapping[str, str]
     field: str
+    storage_path: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,7 +225,7 @@ class ExplainerSpec:
     """What answers `:explain`.
 
     Attributes:
-        type: shap, permutation; python or remote for `stage`.
+        type: shap, permutation, occlusion; python or remote for `stage`.
         storage_uri: Background data, or a fitted explainer; empty: none.
         parameters: Of its type.
         stage: A class of the user's, or a server elsewhere.
