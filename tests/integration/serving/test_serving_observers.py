@@ -169,6 +169,16 @@ def test_a_sink_that_hangs_holds_up_no_other_and_what_is_too_much_is_counted(tmp
             await until(lambda: len(sink.events) == 2)
             await until(lambda: count(metrics.DROPPED, "default", "slow", "logger", "sink_full") >= 390)
             assert not hanging.events
+            await until(lambda: slow.is_busy)  # so nothing is handed over any more
+            slow.offer(request([[0]]))
+            assert count(metrics.DROPPED, "default", "slow", "logger", "busy") == 1
+            assert not quick.is_busy
+            hanging.gate.set()
+            await until(lambda: not slow.is_busy)
+            before = len(hanging.events)
+            slow.offer(request([[-1.0]]))
+            await until(lambda: any(event.body == b'{"instances":[[-1.0]]}' for event in hanging.events))
+            assert len(hanging.events) > before
 
     try:
         run(scenario())

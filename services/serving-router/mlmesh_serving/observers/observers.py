@@ -49,6 +49,7 @@ class Tap:
         logged = subject.logger.metadata_headers if subject.logger is not None else ()
         self.headers = (ID_HEADER, *logged)
         self.sent = 0
+        self.is_busy = False
         self.report: dict[str, Any] = {}
         self._observers = observers
         self._wants_answers = subject.wants_answers
@@ -61,7 +62,9 @@ class Tap:
             request: As it came.
             answer: As it went out; None: the prediction failed.
         """
-        if answer is None or not self._wants_answers:
+        if self.is_busy:
+            self.drop("busy")
+        elif answer is None or not self._wants_answers:
             self._observers.take((self, time.time(), request, None), len(request.body))
         else:
             self._observers.take((self, time.time(), request, answer), len(request.body) + len(answer.body))
@@ -253,7 +256,7 @@ class Observers:
                 lost = tap.sent - tap.report.get("taken", 0)
                 if lost:  # at most: what it took since its last report is among them
                     tap.drop("process_ended", lost)
-                tap.sent = 0
+                tap.sent, tap.is_busy = 0, False
             self._leaving.clear()
 
     async def _drain(self) -> None:
@@ -278,7 +281,7 @@ class Observers:
                 tap = self._taps.get(number) or self._leaving.get(number)
                 if tap is not None:
                     _tell(tap, report)
-                    tap.report = report
+                    tap.report, tap.is_busy = report, report["busy"]
             for number in [number for number in self._leaving if number not in reports]:
                 del self._leaving[number]
 

@@ -25,6 +25,11 @@ class BoundedQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether more than half of the room is taken."""
+        return 2 * len(self._items) > self._max_items or 2 * self.bytes > self._max_bytes
+
     def put(self, item: T, size: int) -> bool:
         """Takes an item, or tells that there is no room.
 

@@ -75,6 +75,11 @@ class Detectors:
         self._is_running = False
         pool.submit(self._load)
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether more than half of the room is taken."""
+        return self._queue.is_filling
+
     def offer(self, observation: Observation, identifier: str) -> bool:
         """Takes an observation, or tells that too many wait."""
         with self._lock:
@@ -162,11 +167,18 @@ class Watched:
             for spec in self.subject.detectors:
                 self.dropped[f"{spec.name}/queue_full"] += 1
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether all who look at it have more than they can do: the router need not hand over what they would drop."""
+        consumers = [consumer for consumer in (self._sink if self._logger else None, self.detectors) if consumer]
+        return all(consumer.is_filling for consumer in consumers)
+
     def report(self) -> dict[str, Any]:
         """Gives what was counted and found so far."""
         found = self.detectors.all if self.detectors is not None else []
         return {
             "taken": self.taken,
+            "busy": self.is_busy,
             "dropped": dict(self.dropped),
             "events": dict(self.events),
             "detectors": {detector.spec.name: asdict(detector.status) for detector in found},

@@ -24,6 +24,10 @@ class Outcome(Enum):
 class Sink(Protocol):
     """Takes events. `offer` never waits; what it takes is delivered later, or counted as not delivered."""
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether more than half of the room is taken."""
+
     def offer(self, event: CloudEvent) -> bool:
         """Takes an event, or tells that too many wait."""
 

@@ -81,6 +81,11 @@ class HttpSink:
         self._idle.set()
         self._sending = 0
 
+    @property
+    def is_filling(self) -> bool:
+        """See Sink."""
+        return self._queue.is_filling
+
     def offer(self, event: CloudEvent) -> bool:
         """See Sink."""
         taken = self._queue.put(event, len(event.data))

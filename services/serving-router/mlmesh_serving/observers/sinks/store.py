@@ -58,6 +58,11 @@ class StoreSink:
         self._more = asyncio.Event()
         self._storing = asyncio.Lock()
 
+    @property
+    def is_filling(self) -> bool:
+        """See Sink."""
+        return self._queue.is_filling
+
     def offer(self, event: CloudEvent) -> bool:
         """See Sink."""
         taken = self._queue.put(event, len(event.data) + _ENVELOPE_BYTES)
