@@ -23,7 +23,7 @@ from mlmesh_serving.workers.pool import PoolLimits, WorkerPool
 
 T = TypeVar("T")
 
-WARM_MODULES: dict[str, Sequence[str]] = {"sklearn": ("joblib", "sklearn.linear_model", "sklearn.pipeline")}
+WARM_MODULES: dict[str, Sequence[str]] = {"sklearn": ("mlmesh_serving.workers.warm_sklearn",)}
 """By model format: what is imported in advance where its workers are forked, for it takes longer than all the rest."""
 
 
