@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench import bench_serving
 from bench.serving_h2load import BadRun, Load, merged, parse
 
 GRPC = """\
@@ -127,3 +128,10 @@ def test_a_server_that_went_away_midway():
 def test_repeats_put_together():
     loads = [Load(100, 2, 20, [1.0, 9.0]), Load(300, 1, 10, [5.0]), Load(200, 1, 10, [2.0])]
     assert merged(loads) == Load(200, 4, 40, [1.0, 2.0, 5.0, 9.0])
+
+
+def test_without_h2load_it_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", ["bench_serving"])
+    assert bench_serving.main() == 2
+    assert "apt-get install nghttp2-client" in capsys.readouterr().err
