@@ -8,6 +8,7 @@ import orjson
 from mlmesh_kit.errors import InvalidArgument
 from numpy.typing import NDArray
 
+from mlmesh_serving.codecs.large_json import LARGE, Numbers, parse_large
 from mlmesh_serving.codecs.raw import decode_raw, encode_raw
 from mlmesh_serving.tensor import Limits, Tensor, as_tensor, bytes_array, check_datatype, check_names, check_shape
 
@@ -29,11 +30,17 @@ def parse(body: bytes | memoryview) -> dict[str, Any]:
     return value
 
 
+def parse_v2(body: bytes | memoryview) -> dict[str, Any]:
+    """Reads the JSON part of a v2 request; errors as `parse`."""
+    found = parse_large(body) if len(body) >= LARGE else None
+    return parse(body) if found is None else found
+
+
 def decode_v2(body: dict[str, Any], binary: memoryview, limits: Limits) -> list[Tensor]:
     """Gives the tensors of a v2 request.
 
     Args:
-        body: The JSON part.
+        body: The JSON part, as `parse_v2` gives it.
         binary: What follows it, for tensors with `binary_data_size`.
         limits: How large they may be.
 
@@ -83,7 +90,10 @@ def decode_v2(body: dict[str, Any], binary: memoryview, limits: Limits) -> list[
 def _from_json(
     data: Any, datatype: str, dtype: np.dtype[Any], shape: list[int], count: int, field: str
 ) -> NDArray[Any]:
-    if not isinstance(data, list):
+    read = data.read(dtype.kind) if isinstance(data, Numbers) else None
+    if isinstance(data, Numbers) and read is None:
+        data = data.as_list()  # to say what is wrong
+    if read is None and not isinstance(data, list):
         raise InvalidArgument("must be a list, flat or nested", field=field)
     if dtype.kind == "O":
         flat = _flatten(data)
@@ -92,7 +102,7 @@ def _from_json(
         if not all(isinstance(item, str) for item in flat):
             raise InvalidArgument("BYTES must be strings", field=field)
         return bytes_array([item.encode() for item in flat], shape)
-    array = _numbers(data, field)
+    array = _numbers(data, field) if read is None else read
     if array.size != count or (array.ndim > 1 and list(array.shape) != shape):
         raise InvalidArgument(f"must hold {count} elements in the shape {shape}, got {list(array.shape)}", field=field)
     if count == 0:

@@ -79,7 +79,7 @@ def _grpc(version: str, body: Buffer, limits: Limits) -> Decoded:
 def _v2(model: str, version: str, body: Buffer, json_length: int | None, limits: Limits) -> Decoded:
     view = memoryview(body)
     length = len(view) if json_length is None else json_length
-    content = json_codec.parse(view[:length])
+    content = json_codec.parse_v2(view[:length])
     identifier = content.get("id", "")
     if not isinstance(identifier, str):
         raise InvalidArgument("must be a string", field="id")

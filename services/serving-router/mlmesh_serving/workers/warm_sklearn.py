@@ -1,7 +1,7 @@
 """Imports scikit-learn where workers are forked, for it takes longer than all the rest of loading a model.
 
-Where pandas is installed, scikit-learn imports it, for compatibility alone: 20 MB and 0.3 s that arrays have no use for.
-It is kept from it here. A model or a stage that wants pandas imports it itself, afterwards.
+Where pandas is installed, scikit-learn imports it, for compatibility alone: 20 MB that arrays have no use for. It is
+kept from it here. A model or a stage that wants pandas imports it itself, afterwards.
 """
 
 import sys
