@@ -24,7 +24,7 @@ def connection(tmp_path: Path) -> sa.Connection:
 def open_cursors() -> list[sqlite3.Cursor]:
     found = []
     for thing in gc.get_objects():
-        if issubclass(type(thing), sqlite3.Cursor)  # isinstance asks some things, and they raise:
+        if issubclass(type(thing), sqlite3.Cursor):  # isinstance asks things themselves, and some raise
             try:
                 thing.fetchone()
             except sqlite3.ProgrammingError:  # closed
