@@ -43,6 +43,7 @@ def decoded(body: dict[str, Any]) -> list[tuple[str, Any]] | str:
 )
 @example([{"name": "x", "datatype": "INT64", "shape": [3], "data": [1, [2], 3]}], {})
 @example([{"name": "x", "datatype": "UINT64", "shape": [1], "data": [2**64 - 1]}], {"id": "["})
+@example([], {"id": -(2**63) - 1})
 def test_the_same_tensors_and_the_same_errors(inputs: list[dict[str, Any]], others: dict[str, Any]) -> None:
     body = json.dumps({**others, "inputs": inputs}).encode()
     try:

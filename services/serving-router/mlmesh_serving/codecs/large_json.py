@@ -54,7 +54,13 @@ def parse_large(body: bytes | memoryview) -> dict[str, Any] | None:
         found["inputs"] = [{key: _lazy(item[key], key) for key in _keys(item)} for item in inputs]
         # Where there are more brackets than lists, lists of numbers have lists in them, or a text has a bracket.
         return found if content.count(b"[") == _lists(found) else None
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+    except (
+        AttributeError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # RuntimeError: integers beyond 64 bits, depth
         return None
 
 
