@@ -101,6 +101,22 @@ def test_what_does_not_fit_is_counted_for_each_consumer(tmp_path):
         assert dropped("full", consumer, "too_large") == 1
 
 
+def test_more_than_the_rate_is_dropped_and_counted(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("mlmesh_serving.observers.observers.time.time", lambda: now[0])
+    observers = Observers(NoLauncher(), ObserverSettings(tmp_path, rate=100))
+    subject = Subject("default", "rated", 1, detectors=(Detection("drift", "ks"),))
+    tap = observers.watch(subject)
+    request = WireRequest(Door.REST_V2, "rated", b"{}")
+    for _ in range(10):  # half a second, 20 requests in each twentieth of one
+        for _ in range(20):
+            tap.offer(request)
+        now[0] += 0.05
+    observers.unwatch(tap)
+    taken = 200 - dropped("rated", "drift", "rate")
+    assert 50 <= taken <= 60 and taken == len(observers._queue)
+
+
 def test_answers_that_nobody_wants_are_not_kept(tmp_path):
     observers = Observers(NoLauncher(), ObserverSettings(tmp_path, max_payload_bytes=50))
     tap = observers.watch(Subject("default", "requests", 1, logger=logger(mode=LoggerMode.REQUEST)))

@@ -22,6 +22,9 @@ class BesideSettings(RemoteSettings):
     redact_fields: str = Field("", description="Tensors and JSON fields that are never logged, separated by commas")
     observer_queue_items: int = Field(2048, gt=0, description="Predictions that may wait to be looked at")
     observer_queue_bytes: int = Field(32 << 20, gt=0, description="Bytes of these predictions")
+    observer_rate: float = Field(
+        1000.0, ge=0, description="Predictions a second of one revision that are looked at; more are dropped; 0: all"
+    )
     observer_payload_bytes: int = Field(4 << 20, gt=0, description="Largest prediction that is looked at")
     observer_memory_bytes: int = Field(2 << 30, ge=0, description="Of the process that looks at predictions; 0: any")
     observer_nice: int = Field(19, ge=0, le=19, description="How much that process stands back for the others")
@@ -46,6 +49,7 @@ class BesideSettings(RemoteSettings):
             redact_fields=_listed(self.redact_fields),
             queue_items=self.observer_queue_items,
             queue_bytes=self.observer_queue_bytes,
+            rate=self.observer_rate,
             max_payload_bytes=self.observer_payload_bytes,
             memory_bytes=self.observer_memory_bytes,
             nice=self.observer_nice,

@@ -6,7 +6,7 @@ _MODEL = ["namespace", "model"]
 
 DROPPED = Counter(
     "mlmesh_serving_observations_dropped_total",
-    "What a consumer did not see: queue_full, busy, too_large, sink_full, closing, process_ended, error",
+    "What a consumer did not see: queue_full, busy, rate, too_large, sink_full, closing, process_ended, error",
     [*_MODEL, "consumer", "reason"],
 )
 EVENTS = Counter(

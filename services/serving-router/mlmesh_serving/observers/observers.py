@@ -7,6 +7,7 @@ writes what waits into a socket, a little at a time.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MODULE = "mlmesh_serving.observers.side"
 _FLUSH_SECONDS = 0.02
+_WINDOW_SECONDS = 0.05
 _AGAIN_SECONDS = 0.001
 _SLICE_ITEMS = 64
 _SLICE_BYTES = 256 << 10
@@ -43,7 +45,8 @@ _Item = tuple["Tap", float, WireRequest, WireAnswer | None]
 class Tap:
     """Where the predictions of one revision are offered; made by `Observers.watch`."""
 
-    def __init__(self, observers: "Observers", number: int, subject: Subject) -> None:
+    def __init__(self, observers: "Observers", number: int, subject: Subject, rate: float = 0.0) -> None:
+        """Takes at most `rate` predictions a second; 0: all."""
         self.number = number
         self.subject = subject
         logged = subject.logger.metadata_headers if subject.logger is not None else ()
@@ -53,6 +56,10 @@ class Tap:
         self.report: dict[str, Any] = {}
         self._observers = observers
         self._wants_answers = subject.wants_answers
+        self._share = rate * _WINDOW_SECONDS if rate else math.inf
+        self._window_ends = 0.0
+        self._left = self._share
+        self._beyond = 0  # dropped in this window; counted at its end, for counting takes longer than dropping
         self._counters: dict[str, list[Any]] = {}  # looking them up takes longer than counting
 
     def offer(self, request: WireRequest, answer: WireAnswer | None = None) -> None:
@@ -62,12 +69,30 @@ class Tap:
             request: As it came.
             answer: As it went out; None: the prediction failed.
         """
+        now = time.time()
+        if now >= self._window_ends:
+            self._next_window(now)
         if self.is_busy:
             self.drop("busy")
+        elif self._left < 1:
+            self._beyond += 1
         elif answer is None or not self._wants_answers:
-            self._observers.take((self, time.time(), request, None), len(request.body))
+            self._left -= 1
+            self._observers.take((self, now, request, None), len(request.body))
         else:
-            self._observers.take((self, time.time(), request, answer), len(request.body) + len(answer.body))
+            self._left -= 1
+            self._observers.take((self, now, request, answer), len(request.body) + len(answer.body))
+
+    def _next_window(self, now: float) -> None:
+        self._window_ends = now + _WINDOW_SECONDS
+        self._left = min(self._left, 1.0) + self._share  # a rate below one a window adds up
+        self.settle()
+
+    def settle(self) -> None:
+        """Counts what was dropped and not counted yet."""
+        if self._beyond:
+            self.drop("rate", self._beyond)
+            self._beyond = 0
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts predictions that no consumer saw."""
@@ -144,7 +169,7 @@ class Observers:
             return None
         self.check(subject)
         self._last_number += 1
-        tap = self._taps[self._last_number] = Tap(self, self._last_number, subject)
+        tap = self._taps[self._last_number] = Tap(self, self._last_number, subject, self._settings.rate)
         self._wanted.set()
         if self._protocol is not None:
             self._protocol.send(self._watch_frame(tap))
@@ -152,6 +177,7 @@ class Observers:
 
     def unwatch(self, tap: Tap) -> None:
         """Looks no longer at a revision; what waits is still delivered."""
+        tap.settle()
         self._flush_all()
         if self._taps.pop(tap.number, None) is not None and self._protocol is not None:
             self._leaving[tap.number] = tap

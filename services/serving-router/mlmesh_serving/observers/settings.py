@@ -21,6 +21,7 @@ class ObserverSettings:
         redact_fields: Tensors and fields of JSON that are never logged.
         queue_items: Predictions that wait to be handed over.
         queue_bytes: Their bytes.
+        rate: Predictions a second, of one revision, that are handed over; 0: all.
         max_payload_bytes: Request and answer of one prediction; a larger one is not looked at.
         memory_bytes: Of the process.
         nice: How much the process stands back for those that predict, 0 to 19.
@@ -38,6 +39,7 @@ class ObserverSettings:
     redact_fields: Sequence[str] = ()
     queue_items: int = 2048
     queue_bytes: int = 32 << 20
+    rate: float = 0.0
     max_payload_bytes: int = 4 << 20
     memory_bytes: int = 2 << 30
     nice: int = 19
