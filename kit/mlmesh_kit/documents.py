@@ -114,3 +114,12 @@ class _UniqueKeys(_Loader):  # type: ignore[misc]
                     None, None, "a key must be a scalar", key_node.start_mark
                 ) from error
         return super().construct_mapping(node, deep=deep)
+
+
+def with_integers(value: Any) -> Any:
+    """Copies what came as JSON or as a protobuf Struct, in which every number is a double: whole numbers as such."""
+    if isinstance(value, dict):
+        return {key: with_integers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_integers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

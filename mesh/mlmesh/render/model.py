@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlmesh_kit.documents import with_integers
+
 Tree = dict[str, Any]
 
 _SCALING = "autoscaling.knative.dev/"
@@ -48,7 +50,7 @@ def render_model_knative(service: Tree, namespace: str, image: str) -> RenderedM
     Raises:
         RenderError: The name is too long for Knative.
     """
-    name, manifest, status = _name(service), _with_integers(service.get("manifest", {})), service.get("status", {})
+    name, manifest, status = _name(service), with_integers(service.get("manifest", {})), service.get("status", {})
     predictor = manifest.get("spec", {}).get("predictor", {})
     spec: Tree = {key: predictor[key] for key in _POD if key in predictor}
     spec["containerConcurrency"] = predictor.get("containerConcurrency", 0)
@@ -86,7 +88,7 @@ def render_model_kserve(service: Tree, namespace: str) -> RenderedModel:
         RenderError: It has what KServe has not, or its traffic cannot be said by one percentage.
     """
     _name(service)
-    manifest, status = _with_integers(service.get("manifest", {})), service.get("status", {})
+    manifest, status = with_integers(service.get("manifest", {})), service.get("status", {})
     spec = manifest.get("spec", {})
     predictor = spec.get("predictor", {})
     for field in _OURS:
@@ -121,15 +123,6 @@ def _name(service: Tree) -> str:
             f"{name} is no name for it on Kubernetes: expected a letter first, and at most {_MAX_NAME} characters"
         )
     return name
-
-
-def _with_integers(value: Any) -> Any:
-    """Copies what came as JSON, whole numbers as such: transcoded, 3 may be written 3.0."""
-    if isinstance(value, dict):
-        return {key: _with_integers(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_with_integers(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _labels(manifest: Tree, name: str) -> Tree:

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, NotFound, Unavailable
 
 from mlmesh_serving.chain_files import check_storage
+from mlmesh_serving.changes import Changes
 from mlmesh_serving.manifest import Feature, InferenceServiceSpec, parse_manifest
 from mlmesh_serving.predictors import FORMAT_NAMES
 from mlmesh_serving.protection.settings import parse_protection
@@ -23,7 +24,6 @@ from mlmesh_serving.traffic.rollout import RevisionState, RevisionStatus, Rollou
 from mlmesh_serving.traffic.router import Router
 
 Key = tuple[str, str]
-T = TypeVar("T")
 
 SERVED = frozenset(
     {
@@ -136,8 +136,7 @@ class ModelRepository:
         self._stages = stages
         self._check = check
         self._served: dict[Key, Served] = {}
-        self._lock = asyncio.Lock()
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -203,7 +202,7 @@ class ModelRepository:
                 self._stop(served)
             self._forget(f"{namespace}.{name}")
 
-        await self._whole(change)
+        await self._changes.make(change)
 
     async def load(self, namespace: str, name: str) -> None:
         """Loads the newest revision (again) and waits for it.
@@ -282,19 +281,7 @@ class ModelRepository:
         async def change() -> Served:
             return self._apply(await asyncio.to_thread(write))
 
-        return await self._whole(change)
-
-    async def _whole(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Makes a change alone, and to its end even if the client goes away: store and memory must not part."""
-
-        async def alone() -> T:
-            async with self._lock:
-                return await change()
-
-        task = asyncio.create_task(alone())
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
+        return await self._changes.make(change)
 
     def _apply(self, stored: StoredService) -> Served:
         key = (stored.namespace, stored.name)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import struct_pb2
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_serving.servicers.control import ControlServicer
+from mlmesh_serving.servicers.requests import manifest_of
 from mlmesh_serving.servicers.status import status_of
 from mlmesh_serving.traffic.control import TrafficControl
 from support.serving_world import ServingWorld
@@ -281,3 +283,11 @@ def test_what_is_not_there_is_not_found(run: Any) -> None:
             await world.servicer.Rollback(pb.RollbackRequest(name="iris"), None)
 
     run(test)
+
+
+@pytest.mark.parametrize("given", ["other", {}, [], 3])
+def test_a_manifest_of_another_namespace_or_of_none_is_refused(given: object) -> None:
+    manifest = struct_pb2.Struct()
+    manifest.update({"metadata": {"name": "iris", "namespace": given}})
+    with pytest.raises(InvalidArgument, match=r"manifest\.metadata\.namespace"):
+        manifest_of(manifest, "default", "InferenceService")

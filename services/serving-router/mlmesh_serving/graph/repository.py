@@ -1,19 +1,18 @@
 """The graphs that are served: in the database, and parsed in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from mlmesh_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 
+from mlmesh_serving.changes import Changes
 from mlmesh_serving.graph.graph import InferenceGraph
 from mlmesh_serving.graph.manifest import parse_graph
 from mlmesh_serving.graph.store import GraphStore, StoredGraph
 from mlmesh_serving.remote.hosts import AllowedHosts
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,7 @@ class GraphRepository:
         self._store = store
         self._hosts = hosts
         self._served: dict[tuple[str, str], ServedGraph] = {}
-        self._lock = asyncio.Lock()
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,7 +63,7 @@ class GraphRepository:
         async def change() -> ServedGraph:
             return self._keep(await asyncio.to_thread(self._store.create, namespace, name, manifest))
 
-        return await self._whole(change)
+        return await self._changes.make(change)
 
     async def update(self, namespace: str, name: str, manifest: Mapping[str, Any]) -> ServedGraph:
         """Gives a graph another manifest, from the next request on.
@@ -80,7 +78,7 @@ class GraphRepository:
         async def change() -> ServedGraph:
             return self._keep(await asyncio.to_thread(self._store.update, namespace, name, manifest))
 
-        return await self._whole(change)
+        return await self._changes.make(change)
 
     async def delete(self, namespace: str, name: str) -> None:
         """Removes a graph.
@@ -93,7 +91,7 @@ class GraphRepository:
             await asyncio.to_thread(self._store.delete, namespace, name)
             self._served.pop((namespace, name), None)
 
-        await self._whole(change)
+        await self._changes.make(change)
 
     def get(self, namespace: str, name: str) -> ServedGraph:
         """Gives what is known of a graph.
@@ -129,15 +127,3 @@ class GraphRepository:
             served = ServedGraph(stored, None, error.message)
         self._served[stored.namespace, stored.name] = served
         return served
-
-    async def _whole(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Makes a change alone, and to its end even if the client goes away: store and memory must not part."""
-
-        async def alone() -> T:
-            async with self._lock:
-                return await change()
-
-        task = asyncio.create_task(alone())
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)

@@ -2,23 +2,21 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2, json_format, struct_pb2
+from google.protobuf import empty_pb2
 from mlmesh_kit.errors import InvalidArgument
-from mlmesh_kit.names import check_name, parse_resource
+from mlmesh_kit.names import parse_resource
 from mlmesh_kit.paging import decode_page_token, encode_page_token
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2 as pb
 from mlmesh_protos.mlmesh.serving.v1 import inference_service_pb2_grpc
 
 from mlmesh_serving.repository import ModelRepository, Served
+from mlmesh_serving.servicers.requests import manifest_of, namespace_of, page_size_of
 from mlmesh_serving.servicers.status import revision_message, status_of
 from mlmesh_serving.servicers.traffic_messages import read_traffic
 from mlmesh_serving.store import StoredService
 from mlmesh_serving.traffic.control import TrafficControl
 from mlmesh_serving.traffic.rollout import Rollout
 
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_PAGE = 1000
-DEFAULT_PAGE = 100
 _PATTERN = "namespaces/{namespace}/inferenceservices/{name}"
 
 
@@ -39,9 +37,8 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
     async def CreateInferenceService(
         self, request: pb.CreateInferenceServiceRequest, context: Any
     ) -> pb.InferenceService:
-        namespace = _namespace(request.parent)
-        manifest = _manifest(request.manifest)
-        _check_namespace(manifest, namespace)
+        namespace = namespace_of(request.parent)
+        manifest = manifest_of(request.manifest, namespace, "InferenceService")
         return self._proto(await self._repository.create(namespace, manifest))
 
     async def GetInferenceService(self, request: pb.GetInferenceServiceRequest, context: Any) -> pb.InferenceService:
@@ -51,8 +48,8 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
     async def ListInferenceServices(
         self, request: pb.ListInferenceServicesRequest, context: Any
     ) -> pb.ListInferenceServicesResponse:
-        namespace = _namespace(request.parent)
-        size = _page_size(request.page_size)
+        namespace = namespace_of(request.parent)
+        size = page_size_of(request.page_size)
         after = decode_page_token(request.page_token, namespace) or ""
         mine = [s for s in self._repository.list() if s.stored.namespace == namespace and s.stored.name > after]
         response = pb.ListInferenceServicesResponse(inference_services=[self._proto(s) for s in mine[:size]])
@@ -64,8 +61,7 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
         self, request: pb.UpdateInferenceServiceRequest, context: Any
     ) -> pb.InferenceService:
         parts = parse_resource(request.name, _PATTERN)
-        manifest = _manifest(request.manifest)
-        _check_namespace(manifest, parts["namespace"])
+        manifest = manifest_of(request.manifest, parts["namespace"], "InferenceService")
         given = (manifest.get("metadata") or {}).get("name")
         if given != parts["name"]:
             raise InvalidArgument(f"must be {parts['name']!r}, as in name", field="manifest.metadata.name")
@@ -78,7 +74,7 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Any) -> pb.ListRevisionsResponse:
         namespace, name = _service(request.parent, "parent")
-        size = _page_size(request.page_size)
+        size = page_size_of(request.page_size)
         before = decode_page_token(request.page_token, request.parent)
         rollout = self._control.rollout(namespace, name)
         found = await self._control.revisions(namespace, name, before, size + 1)
@@ -123,38 +119,3 @@ class ControlServicer(inference_service_pb2_grpc.ServingServiceServicer):
 def _service(name: str, field: str = "name") -> tuple[str, str]:
     parts = parse_resource(name, _PATTERN, field)
     return parts["namespace"], parts["name"]
-
-
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= MAX_PAGE:
-        raise InvalidArgument(f"must be 0 to {MAX_PAGE}", field="page_size")
-    return asked or DEFAULT_PAGE
-
-
-def _namespace(parent: str) -> str:
-    return check_name(parse_resource(parent, "namespaces/{namespace}", "parent")["namespace"], "parent")
-
-
-def _manifest(manifest: struct_pb2.Struct) -> dict[str, Any]:
-    if manifest.ByteSize() > MAX_MANIFEST_BYTES:
-        raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-    found: dict[str, Any] = _with_integers(json_format.MessageToDict(manifest))
-    if not found:
-        raise InvalidArgument("must hold an InferenceService", field="manifest")
-    return found
-
-
-def _with_integers(value: Any) -> Any:
-    """Writes whole numbers as such: in a Struct every number is a double."""
-    if isinstance(value, dict):
-        return {key: _with_integers(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_with_integers(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _check_namespace(manifest: dict[str, Any], namespace: str) -> None:
-    metadata = manifest.get("metadata")
-    given = metadata.get("namespace") if isinstance(metadata, dict) else None
-    if given not in {None, "", namespace}:
-        raise InvalidArgument(f"must be {namespace!r}, as in the request", field="manifest.metadata.namespace")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
+from mlmesh_kit.documents import with_integers
 from mlmesh_kit.errors import InvalidArgument
 from mlmesh_kit.names import check_name, parse_resource
 
@@ -34,7 +35,7 @@ def manifest_of(manifest: struct_pb2.Struct, namespace: str, kind: str) -> dict[
     """
     if manifest.ByteSize() > MAX_MANIFEST_BYTES:
         raise InvalidArgument(f"must be at most {MAX_MANIFEST_BYTES} bytes", field="manifest")
-    found: dict[str, Any] = json_format.MessageToDict(manifest)
+    found: dict[str, Any] = with_integers(json_format.MessageToDict(manifest))
     if not found:
         raise InvalidArgument(f"must hold an {kind}", field="manifest")
     metadata = found.get("metadata")
