@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mlmesh_kit.errors import ResourceExhausted
 
 from mlmesh_serving.backend import Backend, WireRequest
+from mlmesh_serving.protection.before import Before
 from mlmesh_serving.protection.futures import Future
 from mlmesh_serving.protection.metrics import REASONS, REFUSED
 from mlmesh_serving.scaling.meter import InFlight, RequestMeter
@@ -32,7 +33,7 @@ class AdmissionLimits:
     early: bool = True
 
 
-class Admission:
+class Admission(Before):
     """A Backend before another, which refuses what is too much.
 
     A request is refused with RESOURCE_EXHAUSTED, and after how long to try again, when so many are in flight that no
@@ -56,22 +57,12 @@ class Admission:
         everywhere: InFlight,
         limits: AdmissionLimits | None = None,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._model = model
         self._meter = meter
         self._everywhere = everywhere
         self._limits = limits or AdmissionLimits()
         self._refused = {reason: REFUSED.labels(model, reason) for reason in REASONS}
-
-    @property
-    def in_flight(self) -> int:
-        """See `Backend.in_flight`."""
-        return self._inner.in_flight
-
-    @property
-    def ready(self) -> int:
-        """See `Backend.ready`."""
-        return self._inner.ready
 
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on.
@@ -90,14 +81,6 @@ class Admission:
                 text = f"model {self._model!r} is too busy to answer within the deadline; it would be {late:.3f} s late"
                 raise self._refusal("deadline", text, late)
         return self._inner.submit(request)
-
-    async def scale(self, replicas: int) -> None:
-        """See `Backend.scale`."""
-        await self._inner.scale(replicas)
-
-    async def close(self, grace_seconds: float) -> None:
-        """See `Backend.close`."""
-        await self._inner.close(grace_seconds)
 
     def _refusal(self, reason: str, message: str, late: float = 0.0) -> ResourceExhausted:
         self._refused[reason].inc()

@@ -6,6 +6,7 @@ from functools import partial
 from mlmesh_kit.errors import DeadlineExceeded, ServiceError, Unavailable
 
 from mlmesh_serving.backend import Backend, WireRequest
+from mlmesh_serving.protection.before import Before
 from mlmesh_serving.protection.breaker import Breaker, BreakerSettings, BreakerState
 from mlmesh_serving.protection.faults import error_of, is_fault
 from mlmesh_serving.protection.futures import Future
@@ -15,7 +16,7 @@ _PATIENCE_SECONDS = 1.0
 _CLOCK_SECONDS = 0.01  # a loop's clock and its timers are not exact
 
 
-class Breaking:
+class Breaking(Before):
     """A Backend before another, with a breaker between them: for a stage or a backend that is somewhere else.
 
     A deadline that passed is the backend's fault only where it had a second or more: a client that allows five
@@ -28,7 +29,7 @@ class Breaking:
     """
 
     def __init__(self, inner: Backend, name: str, settings: BreakerSettings | None = None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._name = name
         self.breaker = Breaker(settings)
         self._shown = BreakerState.CLOSED
@@ -39,16 +40,6 @@ class Breaking:
     def state(self) -> BreakerState:
         """Whether requests pass."""
         return self.breaker.state(asyncio.get_running_loop().time())
-
-    @property
-    def in_flight(self) -> int:
-        """See `Backend.in_flight`."""
-        return self._inner.in_flight
-
-    @property
-    def ready(self) -> int:
-        """See `Backend.ready`."""
-        return self._inner.ready
 
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on.
@@ -72,14 +63,6 @@ class Breaking:
             raise
         future.add_done_callback(partial(self._ended, period, now, request.deadline))
         return future
-
-    async def scale(self, replicas: int) -> None:
-        """See `Backend.scale`."""
-        await self._inner.scale(replicas)
-
-    async def close(self, grace_seconds: float) -> None:
-        """See `Backend.close`."""
-        await self._inner.close(grace_seconds)
 
     def _ended(self, period: int, sent: float, deadline: float | None, future: Future) -> None:
         now = asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ from mlmesh_kit.errors import DeadlineExceeded
 from prometheus_client import Counter
 
 from mlmesh_serving.backend import Backend, WireRequest
+from mlmesh_serving.protection.before import Before
 from mlmesh_serving.protection.futures import Future, settle
 from mlmesh_serving.protection.metrics import LATE
 from mlmesh_serving.protection.wheel import Timer, TimerWheel
@@ -51,7 +52,7 @@ class _Call(Timer):
         self.behind.cancel()  # of no effect where it is done
 
 
-class Deadlines:
+class Deadlines(Before):
     """A Backend before another, which ends what takes too long and tells the other how long it has.
 
     Args:
@@ -62,20 +63,10 @@ class Deadlines:
     """
 
     def __init__(self, inner: Backend, model: str, timeout_seconds: float, wheel: TimerWheel) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._timeout = timeout_seconds
         self._wheel = wheel
         self._late = LATE.labels(model)
-
-    @property
-    def in_flight(self) -> int:
-        """See `Backend.in_flight`."""
-        return self._inner.in_flight
-
-    @property
-    def ready(self) -> int:
-        """See `Backend.ready`."""
-        return self._inner.ready
 
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on with its deadline; the backend is told to give up what is cancelled or late.
@@ -98,11 +89,3 @@ class Deadlines:
         future: Future = loop.create_future()
         self._wheel.add(deadline, _Call(future, self._inner.submit(request), self._late))
         return future
-
-    async def scale(self, replicas: int) -> None:
-        """See `Backend.scale`."""
-        await self._inner.scale(replicas)
-
-    async def close(self, grace_seconds: float) -> None:
-        """See `Backend.close`."""
-        await self._inner.close(grace_seconds)

@@ -11,6 +11,7 @@ from functools import partial
 from mlmesh_kit.errors import ServiceError
 
 from mlmesh_serving.backend import Backend, WireRequest
+from mlmesh_serving.protection.before import Before
 from mlmesh_serving.protection.budget import ShareBudget
 from mlmesh_serving.protection.faults import error_of
 from mlmesh_serving.protection.futures import Future, settle
@@ -67,7 +68,7 @@ class LatencyWindow:
         return self._value
 
 
-class Hedging:
+class Hedging(Before):
     """A Backend before another, which hedges. The loser of the two is cancelled; a failure waits for the other.
 
     Args:
@@ -77,7 +78,7 @@ class Hedging:
     """
 
     def __init__(self, inner: Backend, model: str, settings: HedgeSettings | None = None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._settings = settings or HedgeSettings()
         self._latencies = LatencyWindow(self._settings.percentile, self._settings.min_answers)
         self._budget = ShareBudget(self._settings.budget)
@@ -88,11 +89,6 @@ class Hedging:
     def in_flight(self) -> int:
         """See `Backend.in_flight`; a hedged request counts twice."""
         return self._inner.in_flight
-
-    @property
-    def ready(self) -> int:
-        """See `Backend.ready`."""
-        return self._inner.ready
 
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on, and again when it takes long; see `Backend.submit`."""
@@ -106,14 +102,6 @@ class Hedging:
         if delay is not None:
             race.timer = loop.call_later(max(delay, self._settings.min_delay_seconds), self._hedge, race)
         return future
-
-    async def scale(self, replicas: int) -> None:
-        """See `Backend.scale`."""
-        await self._inner.scale(replicas)
-
-    async def close(self, grace_seconds: float) -> None:
-        """See `Backend.close`."""
-        await self._inner.close(grace_seconds)
 
     def _hedge(self, race: "_Race") -> None:
         # One replica computes in turn: behind the first request, the second one would only be later.

@@ -8,6 +8,7 @@ from functools import partial
 from mlmesh_kit.errors import Unavailable
 
 from mlmesh_serving.backend import Backend, WireRequest
+from mlmesh_serving.protection.before import Before
 from mlmesh_serving.protection.budget import RetryThrottle
 from mlmesh_serving.protection.faults import error_of
 from mlmesh_serving.protection.futures import Future, settle
@@ -31,7 +32,7 @@ class RetrySettings:
     backoff_multiplier: float = 2.0
 
 
-class Retrying:
+class Retrying(Before):
     """A Backend before another, which sends again what ended with UNAVAILABLE, and only that.
 
     What a crashed worker had begun may be computed twice: that harms no prediction that only reads. The wait is what
@@ -54,7 +55,7 @@ class Retrying:
         throttle: RetryThrottle | None = None,
         jitter: random.Random | None = None,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._settings = settings or RetrySettings()
         self._throttle = throttle or RetryThrottle()
         self._jitter = jitter or random.Random()  # noqa: S311  # spreads load, hides nothing
@@ -65,24 +66,11 @@ class Retrying:
         """See `Backend.in_flight`; without those that wait to be sent again."""
         return self._inner.in_flight
 
-    @property
-    def ready(self) -> int:
-        """See `Backend.ready`."""
-        return self._inner.ready
-
     def submit(self, request: WireRequest) -> Future:
         """Hands a request on; see `Backend.submit`."""
         future: Future = asyncio.get_running_loop().create_future()
         self._send(_Attempts(request, future))
         return future
-
-    async def scale(self, replicas: int) -> None:
-        """See `Backend.scale`."""
-        await self._inner.scale(replicas)
-
-    async def close(self, grace_seconds: float) -> None:
-        """See `Backend.close`."""
-        await self._inner.close(grace_seconds)
 
     def _send(self, attempts: "_Attempts") -> None:
         if attempts.future.done():
